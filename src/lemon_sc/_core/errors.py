@@ -1,0 +1,60 @@
+"""The two shapes an error takes: what, where, what is there, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class MissingKeyError(KeyError):
+    """A name that is not where it was looked for. Prints as a sentence, where `KeyError` prints a repr."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def listing(names: Iterable[object], *, most: int = 12) -> str:
+    """Names as a short list for a message: the first `most`, then how many more."""
+    all_names = [str(n) for n in names]
+    shown = ", ".join(repr(n) for n in all_names[:most])
+    more = f", and {len(all_names) - most} more" if len(all_names) > most else ""
+    return f"[{shown}{more}]"
+
+
+def missing_key(key: object, *, where: str, have: Iterable[object], fix: str = "") -> MissingKeyError:
+    """Error for a key that is not there.
+
+    Parameters
+    ----------
+    key
+        What was asked for.
+    where
+        Where it was looked for, as the user writes it, for instance ``"adata.obsm"``.
+    have
+        What is there.
+    fix
+        One sentence that says what to do.
+    """
+    names = [str(h) for h in have]
+    close = difflib.get_close_matches(str(key), names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return MissingKeyError(f"{str(key)!r} not found in `{where}` (found: {listing(names)}).{hint} {fix}".rstrip())
+
+
+def bad_value(name: str, *, must: str, got: object, fix: str = "") -> ValueError:
+    """Error for a parameter with a value it cannot have: ``bad_value("k", must="be an int >= 1", got=0)``."""
+    return ValueError(f"`{name}` must {must}, got {got!r}. {fix}".rstrip())
+
+
+def one_of(name: str, value: str, options: Iterable[str]) -> str:
+    """Return `value` if it is one of `options`, else raise with the nearest option as a hint."""
+    choices = list(options)
+    if value in choices:
+        return value
+    close = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    msg = f"`{name}` must be one of {listing(choices)}, got {value!r}.{hint}"
+    raise ValueError(msg)

@@ -1,0 +1,40 @@
+"""Every name that lemon_sc writes into an object, in one place."""
+
+from __future__ import annotations
+
+from typing import Final
+
+UNS: Final = "lemon_sc"
+"""``adata.uns[UNS]``: one record per call, by verb and key."""
+
+X_LEMON: Final = "X_lemon"
+"""``adata.obsm[X_LEMON]``: the embedding."""
+
+NUCLEUS_QC: Final = "nucleus_qc"
+"""``adata.obs[NUCLEUS_QC]``: one of `QC_CATEGORIES`."""
+
+NUCLEUS_XY: Final = "nucleus_xy"
+"""``adata.obsm[NUCLEUS_XY]``: nucleus centre in image px (level 0), (x, y), NaN without a nucleus."""
+
+NUCLEI: Final = "nuclei"
+"""Record of `pp.extract_nuclei` in ``uns[UNS]``, and ``adata.obsm[NUCLEI]`` when crops are kept in memory."""
+
+EMBED: Final = "embed"
+"""Record of `tl.embed` in ``uns[UNS]``, one per ``key_added``."""
+
+PROBE: Final = "probe"
+"""Record of `tl.probe` in ``uns[UNS]``, one per ``key_added``."""
+
+MORAN: Final = "moranI"
+"""``adata.uns[MORAN]``: squidpy's table of Moran's I."""
+
+IMAGES: Final = "images"
+"""``sdata.attrs[UNS][IMAGES][image_key]``: where an image came from and the pixel size its file states."""
+
+QC_OK: Final = "ok"
+QC_NO_NUCLEUS: Final = "no_nucleus"
+QC_OUTSIDE: Final = "outside_image"
+QC_BORDER: Final = "border"
+QC_BLANK: Final = "blank"
+QC_BLURRED: Final = "blurred"
+QC_CATEGORIES: Final = (QC_OK, QC_NO_NUCLEUS, QC_OUTSIDE, QC_BORDER, QC_BLANK, QC_BLURRED)
