@@ -16,6 +16,12 @@ NUCLEUS_QC: Final = "nucleus_qc"
 NUCLEUS_XY: Final = "nucleus_xy"
 """``adata.obsm[NUCLEUS_XY]``: nucleus centre in image px (level 0), (x, y), NaN without a nucleus."""
 
+NUCLEUS_ID: Final = "nucleus_id"
+"""``adata.obs[NUCLEUS_ID]``: id of the nucleus that stands for the cell, as text; empty without a nucleus."""
+
+N_NUCLEI: Final = "n_nuclei"
+"""``adata.obs[N_NUCLEI]``: how many nuclei the cell has."""
+
 NUCLEI: Final = "nuclei"
 """Record of `pp.extract_nuclei` in ``uns[UNS]``, and ``adata.obsm[NUCLEI]`` when crops are kept in memory."""
 

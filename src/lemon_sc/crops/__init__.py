@@ -1,0 +1,1 @@
+"""Nucleus crops: read in image order, resampled once, checked, stored."""

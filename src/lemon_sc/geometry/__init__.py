@@ -1,0 +1,1 @@
+"""Plane geometry: affines and pixel sizes, nucleus outlines, sampling windows. Arrays in, arrays out."""

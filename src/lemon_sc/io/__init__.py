@@ -1,0 +1,1 @@
+"""Reading: images block by block, alignment files, and what a SpatialData holds."""

@@ -1,0 +1,11 @@
+"""Plots. Each reads what the other namespaces stored, draws a bounded number of things, and returns its axes."""
+
+from __future__ import annotations
+
+from lemon_sc.pl._map import morphology_map
+from lemon_sc.pl._markers import markers
+from lemon_sc.pl._nuclei import nuclei
+from lemon_sc.pl._outlines import outlines
+from lemon_sc.pl._qc import nucleus_qc
+
+__all__ = ["markers", "morphology_map", "nuclei", "nucleus_qc", "outlines"]

@@ -1,0 +1,118 @@
+"""All nuclei of a scene, joined to the table, in image px; and which of them stands for a cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lemon_sc.geometry.affine import transform
+from lemon_sc.geometry.outlines import Centres, label_centres, outline_centres
+from lemon_sc.io.elements import label_blocks
+from lemon_sc.io.join import Join, join_nuclei
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import spatialdata as sd
+    from numpy.typing import NDArray
+
+    from lemon_sc.io.elements import Scene
+
+Multiple = Literal["largest", "mean", "all"]
+MULTIPLE: tuple[str, ...] = ("largest", "mean", "all")
+PLAUSIBLE_UM = (2.5, 25.0)
+"""Median nucleus diameter outside this range says that the units are not what they are taken for."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Candidates:
+    """Nuclei of a scene.
+
+    Attributes
+    ----------
+    join
+        Their rows in the table and their ids.
+    xy
+        Centres in level-0 image px, (n, 2); NaN for an empty outline.
+    area_um2
+        Areas, (n,); NaN for plain centroids.
+    n_repaired
+        How many outlines crossed themselves.
+    """
+
+    join: Join
+    xy: NDArray[np.float64]
+    area_um2: NDArray[np.float64]
+    n_repaired: int
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Nuclei with a centre and a row in the table, (n,)."""
+        return np.isfinite(self.xy).all(axis=1) & (self.join.row >= 0)
+
+
+def own_centres(scene: Scene) -> tuple[Centres, NDArray[Any] | None]:
+    """Centres in the element's own coordinates; for a label image also the label values."""
+    if scene.kind == "labels":
+        values, centres = label_centres(label_blocks(scene.nuclei))
+        return centres, values
+    if scene.kind == "points":
+        xy = scene.nuclei[["x", "y"]].compute().to_numpy(dtype=np.float64)
+        none = np.zeros(len(xy), dtype=np.bool_)
+        return Centres(xy=xy, area=np.full(len(xy), np.nan), repaired=none), None
+    radius = scene.nuclei["radius"].to_numpy(dtype=np.float64) if scene.kind == "circles" else None
+    return outline_centres(scene.nuclei.geometry, radius=radius), None
+
+
+def check_sizes(area_um2: NDArray[np.float64], mpp: tuple[float, float], shapes_key: str) -> None:
+    """Raise if the nuclei have sizes that no nucleus has: then the coordinates are not in um."""
+    known = area_um2[np.isfinite(area_um2)]
+    if not len(known):
+        return
+    diameter = 2 * np.sqrt(np.median(known) / np.pi)
+    if not PLAUSIBLE_UM[0] <= diameter <= PLAUSIBLE_UM[1]:
+        msg = (
+            f"The nuclei of {shapes_key!r} would have a median diameter of {diameter:.3g} um at {mpp[0]:.4g} x "
+            f"{mpp[1]:.4g} um per image px, which no nuclei have. Their coordinates are not in um, or the image is "
+            "misplaced: check the transformations, or pass `mpp=`, the um per px of the image."
+        )
+        raise ValueError(msg)
+
+
+def collect(sdata: sd.SpatialData, adata: ad.AnnData, scene: Scene, *, shapes_key: str) -> Candidates:
+    """All nuclei of the scene with their table rows.
+
+    Raises
+    ------
+    ValueError
+        If there are none, none belongs to the table, none lies in the image, or their size is not that of nuclei.
+    """
+    centres, values = own_centres(scene)
+    if not len(centres.xy):
+        msg = f"{shapes_key!r} holds no nuclei."
+        raise ValueError(msg)
+    if not np.isfinite(centres.xy).all(axis=1).any():
+        msg = f"None of the {len(centres.xy)} nuclei of {shapes_key!r} has a centre: their outlines are empty or NaN."
+        raise ValueError(msg)
+    join = join_nuclei(sdata, adata, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key, values=values)
+    own_to_um = scene.px_to_um @ scene.to_pixel
+    area_um2 = centres.area * abs(np.linalg.det(own_to_um[:2, :2]))
+    check_sizes(area_um2, scene.mpp, shapes_key)
+    return Candidates(
+        join=join, xy=transform(scene.to_pixel, centres.xy), area_um2=area_um2, n_repaired=int(centres.repaired.sum())
+    )
+
+
+def by_cell(candidates: Candidates) -> NDArray[np.int64]:
+    """Usable nuclei sorted by table row, the largest of a cell first (ties and plain centroids: as they come)."""
+    index = np.flatnonzero(candidates.usable)
+    area = np.nan_to_num(candidates.area_um2[index], nan=0.0)
+    return index[np.lexsort((index, -area, candidates.join.row[index]))]
+
+
+def is_first(sorted_rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark the first entry of each run of equal rows."""
+    first = np.ones(len(sorted_rows), dtype=np.bool_)
+    first[1:] = sorted_rows[1:] != sorted_rows[:-1]
+    return first

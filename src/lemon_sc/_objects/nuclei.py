@@ -1,0 +1,244 @@
+"""The nuclei that a table remembers, and their crops wherever they are: memory, store, or still the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import spatialdata as sd
+
+from lemon_sc._core import keys
+from lemon_sc._core.errors import bad_value
+from lemon_sc._core.record import read_record
+from lemon_sc._core.table import as_table
+from lemon_sc._objects.outlines import outlines_in_pixels
+from lemon_sc.crops.mask import apply_mask, outline_masks
+from lemon_sc.crops.qc import find_blank, find_blurred
+from lemon_sc.crops.store import open_store, positions
+from lemon_sc.crops.stream import TARGET_MPP, stream_crops
+from lemon_sc.geometry.windows import inside, window_side
+from lemon_sc.io.elements import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from lemon_sc.io.elements import Scene
+
+    Batches = Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]
+
+EXTRACT_FIRST = "Run `lm.pp.extract_nuclei` first."
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Nuclei:
+    """Nuclei of a table: one per cell, and under the policy "mean" further ones.
+
+    Attributes
+    ----------
+    row
+        Table row of each nucleus, (m,).
+    xy
+        Centre in level-0 image px, (m, 2).
+    nucleus_id
+        Id as text, (m,).
+    rank
+        0 for the nucleus that stands for the cell, 1 and on for further ones, (m,).
+    """
+
+    row: NDArray[np.int64]
+    xy: NDArray[np.float64]
+    nucleus_id: NDArray[Any]
+    rank: NDArray[np.int64]
+
+    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Nuclei:
+        """Some of them."""
+        return Nuclei(row=self.row[index], xy=self.xy[index], nucleus_id=self.nucleus_id[index], rank=self.rank[index])
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def extraction(adata: ad.AnnData) -> dict[str, Any]:
+    """Record of `lm.pp.extract_nuclei`."""
+    return read_record(adata, keys.NUCLEI, fix=EXTRACT_FIRST)
+
+
+def nuclei_of(adata: ad.AnnData) -> Nuclei:
+    """The usable nuclei (``nucleus_qc == "ok"``) of the table as it is now, subset or not."""
+    record = extraction(adata)
+    ok = (adata.obs[keys.NUCLEUS_QC] == keys.QC_OK).to_numpy()
+    row = np.flatnonzero(ok)
+    xy = np.asarray(adata.obsm[keys.NUCLEUS_XY], dtype=np.float64)[row]
+    ids = adata.obs[keys.NUCLEUS_ID].to_numpy(dtype=object)[row]
+    extra = record["extra"]
+    at = adata.obs_names.get_indexer(np.asarray(extra["obs_name"], dtype=object))
+    kept = np.flatnonzero((at >= 0) & ok[at]) if len(at) else np.zeros(0, dtype=np.int64)
+    return Nuclei(
+        row=np.concatenate([row, at[kept]]),
+        xy=np.concatenate([xy, np.asarray(extra["xy"], dtype=np.float64).reshape(-1, 2)[kept]]),
+        nucleus_id=np.concatenate([ids, np.asarray(extra["nucleus_id"], dtype=object)[kept]]),
+        rank=np.concatenate([np.zeros(len(row), np.int64), np.asarray(extra["rank"], dtype=np.int64)[kept]]),
+    )
+
+
+def scene_of(sdata: sd.SpatialData, record: dict[str, Any]) -> Scene:
+    """The scene of an extraction, checked to be placed as it was then."""
+    given = record["mpp_given"]
+    scene = resolve(
+        sdata,
+        image_key=record["image_key"],
+        shapes_key=record["shapes_key"],
+        mpp=tuple(record["mpp"]) if given else None,
+    )
+    if not np.allclose(scene.to_pixel, record["affine"], rtol=1e-6, atol=1e-4):
+        msg = (
+            f"The transformations of {record['image_key']!r} or {record['shapes_key']!r} have changed since the nuclei "
+            "were extracted. Run `lm.pp.extract_nuclei` again."
+        )
+        raise ValueError(msg)
+    return scene
+
+
+def stream(
+    sdata: sd.SpatialData, record: dict[str, Any], nuclei: Nuclei, *, size_px: int, target_mpp: float
+) -> tuple[Nuclei, Batches]:
+    """Crops straight from the image, for the nuclei whose window lies inside it."""
+    scene = scene_of(sdata, record)
+    whole = inside(nuclei.xy, window_side(size_px, scene.mpp, target_mpp), scene.image.shape)
+    nuclei = nuclei.take(whole)
+    return nuclei, cut(scene, nuclei, size_px=size_px, target_mpp=target_mpp, mask=record["mask"])
+
+
+def cut(scene: Scene, nuclei: Nuclei, *, size_px: int, target_mpp: float = TARGET_MPP, mask: str = "") -> Batches:
+    """Cut the crops of `nuclei`: (positions in `nuclei`, crops). `mask` is "", "nucleus" or "ring"."""
+    outlines = outlines_in_pixels(scene, nuclei.nucleus_id) if mask else None
+    scale = (target_mpp / scene.mpp[0], target_mpp / scene.mpp[1])
+    for index, crops in stream_crops(scene.image, nuclei.xy, mpp=scene.mpp, size_px=size_px, target_mpp=target_mpp):
+        if outlines is None:
+            yield index, crops
+        else:
+            masks = outline_masks(outlines[index], nuclei.xy[index], scale=scale, size_px=size_px)
+            yield index, apply_mask(crops, masks, "nucleus" if mask == "nucleus" else "ring")
+
+
+def from_memory(adata: ad.AnnData, record: dict[str, Any], nuclei: Nuclei, *, batch: int = 4096) -> Batches:
+    """Crops from ``obsm["nuclei"]``; those of further nuclei lie in the record."""
+    first = adata.obsm[keys.NUCLEI]
+    for start in range(0, len(nuclei), batch):
+        index = np.arange(start, min(start + batch, len(nuclei)))
+        main = index[nuclei.rank[index] == 0]
+        if len(main):
+            yield main, np.asarray(first[nuclei.row[main]])
+    further = np.flatnonzero(nuclei.rank > 0)
+    if len(further):
+        extra = record["extra"]
+        at = {key: i for i, key in enumerate(zip(extra["obs_name"], extra["rank"], strict=True))}
+        names = adata.obs_names.to_numpy(dtype=object)[nuclei.row[further]]
+        wanted = [at[key] for key in zip(names, nuclei.rank[further], strict=True)]
+        yield further, np.asarray(extra["crops"])[wanted]
+
+
+def from_store(adata: ad.AnnData, record: dict[str, Any], nuclei: Nuclei) -> Batches:
+    """Crops from the crop store, in its order, of the cells that the table still has."""
+    store = open_store(record["store"])
+    if store.attrs["id"] != record["store_id"]:
+        msg = (
+            f"The crop store '{store.path}' is not the one these nuclei were extracted to (id {store.attrs['id']}, "
+            f"expected {record['store_id']}). Run `lm.pp.extract_nuclei` again."
+        )
+        raise ValueError(msg)
+    row = positions(store, adata.obs_names.to_numpy(dtype=object))
+    wanted = {(r, k): i for i, (r, k) in enumerate(zip(nuclei.row, nuclei.rank, strict=True))}
+    ranks = np.asarray(store.group["rank"])
+    target = np.array([wanted.get((r, k), -1) for r, k in zip(row, ranks, strict=True)], dtype=np.int64)
+    keep = np.flatnonzero(target >= 0)
+    for start in range(0, len(keep), 4096):
+        some = keep[start : start + 4096]
+        yield target[some], store.read(some)
+
+
+def crop_batches(
+    data: ad.AnnData | sd.SpatialData,
+    adata: ad.AnnData,
+    nuclei: Nuclei,
+    *,
+    size_px: int | None = None,
+    target_mpp: float = TARGET_MPP,
+) -> tuple[Nuclei, Batches, str]:
+    """Crops of `nuclei`, from wherever they are.
+
+    Parameters
+    ----------
+    data
+        SpatialData, needed where the crops are still in the image; or the table.
+    adata
+        The table.
+    nuclei
+        Which, from `nuclei_of`.
+    size_px, target_mpp
+        What is wanted; None takes the size of the extraction. Stored crops must be at least as large and at that
+        scale.
+
+    Returns
+    -------
+    The nuclei that have a crop, (positions in them, crops) batch by batch, and the source: "memory", "store", "image".
+    """
+    record = extraction(adata)
+    size = int(record["size_px"]) if size_px is None else size_px
+    kept = keys.NUCLEI in adata.obsm or record["store"]
+    if kept and size <= record["size_px"] and np.isclose(target_mpp, record["target_mpp"]):
+        if keys.NUCLEI in adata.obsm:
+            return nuclei, from_memory(adata, record, nuclei), "memory"
+        return nuclei, from_store(adata, record, nuclei), "store"
+    if not isinstance(data, sd.SpatialData):
+        msg = (
+            f"The table holds no crops of {size} px at {target_mpp:g} um/px, only where the nuclei lie. Pass the "
+            'SpatialData with the image, or keep crops with `lm.pp.extract_nuclei(..., store="memory")` or a path.'
+        )
+        raise ValueError(msg)
+    nuclei, batches = stream(data, record, nuclei, size_px=size, target_mpp=target_mpp)
+    return nuclei, batches, "image"
+
+
+def read_crops(
+    data: ad.AnnData | sd.SpatialData, rows: NDArray[np.int64], *, table_key: str = "table"
+) -> tuple[NDArray[np.uint8], float]:
+    """Crops of some cells, for galleries.
+
+    Parameters
+    ----------
+    data
+        SpatialData or table.
+    rows
+        Rows of the table, all with ``nucleus_qc == "ok"``.
+    table_key
+        The table of a SpatialData.
+
+    Returns
+    -------
+    Crops, uint8 (len(rows), S, S, 3), in the order asked for, and their um per px.
+    """
+    adata = as_table(data, table_key=table_key)
+    record = extraction(adata)
+    nuclei = nuclei_of(adata)
+    nuclei = nuclei.take((nuclei.rank == 0) & np.isin(nuclei.row, rows))
+    at = {row: i for i, row in enumerate(nuclei.row)}
+    absent = [adata.obs_names[r] for r in rows if r not in at]
+    if absent:
+        raise bad_value("rows", must="name cells with a usable nucleus", got=absent[:5])
+    size = int(record["size_px"])
+    crops = np.zeros((len(nuclei), size, size, 3), dtype=np.uint8)
+    _, batches, _ = crop_batches(data, adata, nuclei)
+    for index, pixels in batches:
+        crops[index] = pixels
+    return crops[[at[r] for r in rows]], float(record["target_mpp"])
+
+
+def flag_crops(qc: NDArray[Any], row: NDArray[np.int64], crops: NDArray[np.uint8]) -> None:
+    """Mark in `qc` the rows whose crop is blank or out of focus."""
+    qc[row[find_blurred(crops, TARGET_MPP)]] = keys.QC_BLURRED
+    qc[row[find_blank(crops)]] = keys.QC_BLANK

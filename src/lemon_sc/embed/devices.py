@@ -1,0 +1,92 @@
+"""Which devices, which precision, how many crops at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from lemon_sc._core.errors import bad_value, one_of
+from lemon_sc.models.encoder import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lemon_sc.models.encoder import Encoder
+
+AUTO_BATCH = {"cuda": 4096, "mps": 1024, "cpu": 256}
+"""Crops at once by kind of device; halved on the way where memory does not hold them."""
+
+
+def resolve_devices(device: str | torch.device | Sequence[str] = "auto") -> list[str]:
+    """Names of the devices to use.
+
+    Parameters
+    ----------
+    device
+        ``"auto"``: all visible CUDA devices, else MPS, else the CPU. A name as torch writes it (``"cpu"``,
+        ``"cuda:1"``), or several names: one replica each.
+
+    Raises
+    ------
+    ValueError
+        Not a device, or one that this machine lacks.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        return ["mps"] if torch.backends.mps.is_available() else ["cpu"]
+    names = [device] if isinstance(device, str | torch.device) else list(device)
+    if not names:
+        raise bad_value("device", must="name at least one device", got=device)
+    return [_check_device(name) for name in names]
+
+
+def _check_device(name: str | torch.device) -> str:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise bad_value("device", must='be "auto", "cpu", "cuda", "cuda:N" or "mps"', got=name) from error
+    visible = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    if (device.index or 0) >= visible.get(device.type, 0):
+        have = resolve_devices("auto")
+        raise bad_value("device", must="be present on this machine", got=str(name), fix=f"It has {have}.")
+    return "cuda:0" if device.type == "cuda" and device.index is None else str(device)
+
+
+def resolve_dtype(dtype: str, device: str, encoder: Encoder) -> str:
+    """``"fp32"`` or ``"bf16"``; ``"auto"`` is bf16 for a module on a CUDA device that computes in it, else fp32.
+
+    Parameters
+    ----------
+    dtype
+        ``"auto"``, ``"fp32"`` or ``"bf16"``.
+    device
+        One name from `resolve_devices`.
+    encoder
+        A function computes as it likes, which counts as fp32.
+    """
+    one_of("dtype", dtype, ("auto", *DTYPES))
+    if encoder.module is None:
+        return "fp32"
+    if dtype != "auto":
+        return dtype
+    on_cuda = device.startswith("cuda")
+    return "bf16" if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def resolve_batch_size(batch_size: int | str, device: str) -> int:
+    """Crops at once; ``"auto"`` takes `AUTO_BATCH`.
+
+    Parameters
+    ----------
+    batch_size
+        ``"auto"`` or an int >= 1.
+    device
+        One name from `resolve_devices`.
+    """
+    if batch_size == "auto":
+        return AUTO_BATCH[device.split(":")[0]]
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise bad_value("batch_size", must='be "auto" or an int >= 1', got=batch_size)
+    return batch_size

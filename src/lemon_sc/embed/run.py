@@ -1,0 +1,208 @@
+"""A stream of crops in, one embedding per row out, on all devices.
+
+Crops arrive in any order and in batches of any size (`lemon_sc.crops` yields them block by block of the image). They
+are regrouped to the batch size of the devices; a thread per device encodes while the stream decodes on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lemon_sc._core.errors import bad_value
+from lemon_sc._core.log import progress as progress_bar
+from lemon_sc.embed.devices import resolve_batch_size, resolve_devices
+from lemon_sc.embed.runner import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from tqdm.auto import tqdm
+
+    from lemon_sc.models.encoder import Encoder
+
+    Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
+    Pending = tuple[NDArray[np.int64], NDArray[np.uint8], Future[NDArray[np.float32]]]
+
+
+def embed_batches(
+    batches: Iterable[Batch],
+    encoder: Encoder,
+    *,
+    n: int,
+    device: str | Sequence[str] = "auto",
+    batch_size: int | str = "auto",
+    dtype: str = "auto",
+    progress: bool = True,
+) -> NDArray[np.float32]:
+    """Embed a stream of crops.
+
+    Parameters
+    ----------
+    batches
+        Pairs of row numbers, int64 (b,), and crops, uint8 (b, S, S, 3), in any order and of any size. A row comes at
+        most once.
+    encoder
+        The model.
+    n
+        Rows of the result.
+    device
+        ``"auto"`` (all visible CUDA devices, else MPS, else CPU), one name, or several: one replica each.
+    batch_size
+        Crops at once per device; ``"auto"`` chooses by device. Halved where memory runs out.
+    dtype
+        ``"auto"`` (bf16 on CUDA devices that have it, else fp32), ``"fp32"`` or ``"bf16"``.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    float32 (n, D): the embedding of each row, NaN where no crop came. Neither order, nor batch size, nor the number
+    of devices changes it, up to rounding.
+
+    Raises
+    ------
+    ValueError
+        Rows outside 0..n-1, given twice, or not one per crop.
+    RuntimeError
+        Not enough memory for one crop, output that is not finite, reduced precision far from fp32, or one and the
+        same vector for different crops.
+    """
+    devices = resolve_devices(device) if encoder.module is not None or device != "auto" else ["cpu"]
+    size = resolve_batch_size(batch_size, devices[0])
+    runners = [Runner(encoder, device=name, batch_size=size, dtype=dtype) for name in devices]
+    result = np.full((n, encoder.card.dim), np.nan, np.float32)
+    guard = DegenerateGuard(encoder.card.name)
+    bar = progress_bar(total=n, desc=f"Embedding ({encoder.card.name})") if progress else None
+    try:
+        for rows, crops, z in _encoded(rebatched(checked(batches, n), size), runners):
+            result[rows] = z
+            guard.see(crops, z)
+            _advance(bar, len(rows))
+    finally:
+        if bar is not None:
+            bar.close()
+    guard.finish()
+    return result
+
+
+def _advance(bar: tqdm | None, count: int) -> None:
+    if bar is not None:
+        bar.update(count)
+
+
+def checked(batches: Iterable[Batch], n: int) -> Iterator[Batch]:
+    """The same batches, each row number seen to be in range and new."""
+    seen = np.zeros(n, bool)
+    for rows, crops in batches:
+        at = np.asarray(rows)
+        if at.ndim != 1 or len(at) != len(crops) or (at.size and at.dtype.kind not in "iu"):
+            msg = f"A batch must hold one int row number per crop, got {at.dtype} {at.shape} for {len(crops)} crops."
+            raise ValueError(msg)
+        if at.size and (at.min() < 0 or at.max() >= n):
+            raise bad_value("rows", must=f"be in 0..{n - 1} (n = {n})", got=(int(at.min()), int(at.max())))
+        seen_before = int(seen[at].sum()) + len(at) - len(np.unique(at))
+        if seen_before:
+            msg = f"{seen_before} rows came twice; every row takes one crop."
+            raise ValueError(msg)
+        seen[at] = True
+        yield at, crops
+
+
+def rebatched(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """The same rows and crops in batches of `size`, in the order they came; the last may be smaller."""
+    rows: list[NDArray[np.int64]] = []
+    crops: list[NDArray[np.uint8]] = []
+    held = 0
+    for more_rows, more_crops in batches:
+        start = 0
+        while start < len(more_rows):
+            stop = start + min(size - held, len(more_rows) - start)
+            rows.append(more_rows[start:stop])
+            crops.append(more_crops[start:stop])
+            held += stop - start
+            start = stop
+            if held == size:
+                yield np.concatenate(rows), np.concatenate(crops)
+                rows, crops, held = [], [], 0
+    if held:
+        yield np.concatenate(rows), np.concatenate(crops)
+
+
+def _encoded(
+    batches: Iterable[Batch], runners: Sequence[Runner]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32]]]:
+    """Rows, crops and embeddings; at most two batches per device are under way."""
+    idle: SimpleQueue[Runner] = SimpleQueue()
+    for runner in runners:
+        idle.put(runner)
+
+    def encode(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        runner = idle.get()
+        try:
+            return runner.run(crops)
+        finally:
+            idle.put(runner)
+
+    pending: deque[Pending] = deque()
+    pool = ThreadPoolExecutor(len(runners), thread_name_prefix="lemon-sc-embed")
+    try:
+        for rows, crops in batches:
+            pending.append((rows, crops, pool.submit(encode, crops)))
+            if len(pending) >= 2 * len(runners):
+                yield _finished(pending.popleft())
+        while pending:
+            yield _finished(pending.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _finished(pending: Pending) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32]]:
+    rows, crops, future = pending
+    return rows, crops, future.result()
+
+
+class DegenerateGuard:
+    """Raises when different crops all get one and the same vector, as broken kernels of some devices give.
+
+    Parameters
+    ----------
+    name
+        The model's, for the message.
+    """
+
+    ENOUGH = 64
+    """Crops after which it need not wait for the end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.count = 0
+        self.first: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = None
+        self.crops_differ = False
+        self.vectors_differ = False
+
+    def see(self, crops: NDArray[np.uint8], z: NDArray[np.float32]) -> None:
+        """Take note of a batch."""
+        if self.vectors_differ:
+            return
+        if self.first is None:
+            self.first = crops[0].copy(), z[0].copy()
+        self.count += len(z)
+        self.vectors_differ = bool((z != self.first[1]).any())
+        self.crops_differ = self.crops_differ or bool((crops != self.first[0]).any())
+        if self.count >= self.ENOUGH:
+            self.finish()
+
+    def finish(self) -> None:
+        """Raise if all that was seen is degenerate."""
+        if self.crops_differ and not self.vectors_differ:
+            msg = (
+                f"Model {self.name!r} gave the same vector for {self.count} different crops. The model or the device "
+                'computes wrongly: try dtype="fp32" and device="cpu", and check the weights.'
+            )
+            raise RuntimeError(msg)

@@ -1,0 +1,113 @@
+"""One encoder on one device: precision, memory and sanity of what comes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lemon_sc._core.log import logger
+from lemon_sc.embed.devices import resolve_dtype
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lemon_sc.models.encoder import Encoder
+
+PARITY_CROPS = 8
+PARITY_COSINE = 0.99
+"""Embeddings in reduced precision must agree with fp32 at least this well."""
+
+_MEMORY_WORDS = ("out of memory", "can't allocate", "cannot allocate", "alloc_failed")
+
+
+class Runner:
+    """An encoder on a device, that halves its batch where memory runs out and checks what it returns.
+
+    Parameters
+    ----------
+    encoder
+        Copied to `device`.
+    device
+        Name of the device.
+    batch_size
+        Crops at once, to begin with.
+    dtype
+        ``"auto"``, ``"fp32"`` or ``"bf16"``.
+    """
+
+    def __init__(self, encoder: Encoder, *, device: str, batch_size: int, dtype: str) -> None:
+        self.encoder = encoder.to(device)
+        self.device = device
+        self.batch_size = batch_size
+        self.dtype = resolve_dtype(dtype, device, encoder)
+        self._parity_checked = self.dtype == "fp32"
+
+    def run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed crops (b, S, S, 3) into float32 (b, D).
+
+        Raises
+        ------
+        RuntimeError
+            Memory does not hold a single crop, output that is not finite, or reduced precision that is far from fp32.
+        """
+        parts: list[NDArray[np.float32]] = []
+        done = 0
+        while done < len(crops):
+            batch = crops[done : done + self.batch_size]
+            made = self._attempt(batch)
+            if made is None:
+                continue
+            parts.append(made)
+            done += len(batch)
+        z = np.concatenate(parts) if parts else self.encoder.encode(crops)
+        self._check_finite(z)
+        if not self._parity_checked:
+            self._check_parity(crops[:PARITY_CROPS], z[:PARITY_CROPS])
+        return z
+
+    def _attempt(self, batch: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Embeddings, or None after the batch size was halved because memory ran out."""
+        try:
+            return self.encoder.encode(batch, dtype=self.dtype)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                msg = (
+                    f"Out of memory on {self.device} with a single crop. Free memory on the device, or pass "
+                    'device="cpu".'
+                )
+                raise RuntimeError(msg) from error
+        self.batch_size = (len(batch) + 1) // 2
+        if self.device.startswith("cuda"):  # after the handler: a live traceback keeps tensors alive
+            torch.cuda.empty_cache()
+        logger.warning("Out of memory on %s at %d crops; going on with %d.", self.device, len(batch), self.batch_size)
+        return None
+
+    def _check_finite(self, z: NDArray[np.float32]) -> None:
+        bad = int((~np.isfinite(z).all(axis=1)).sum())
+        if bad:
+            fix = 'Try dtype="fp32".' if self.dtype != "fp32" else "Check the weights and the card's mean and std."
+            msg = f"Model {self.encoder.card.name!r} returned NaN or infinity for {bad} of {len(z)} crops on "
+            raise RuntimeError(f"{msg}{self.device} in {self.dtype}. {fix}")
+
+    def _check_parity(self, crops: NDArray[np.uint8], z: NDArray[np.float32]) -> None:
+        exact = self.encoder.encode(crops)
+        norms = np.linalg.norm(z, axis=1) * np.linalg.norm(exact, axis=1)
+        cosine = float(((z * exact).sum(axis=1) / np.maximum(norms, np.finfo(np.float32).tiny)).min())
+        if cosine < PARITY_COSINE:
+            msg = (
+                f"In {self.dtype} on {self.device}, model {self.encoder.card.name!r} is far from fp32 (cosine "
+                f'{cosine:.3f}, must be >= {PARITY_COSINE}). Pass dtype="fp32".'
+            )
+            raise RuntimeError(msg)
+        self._parity_checked = True
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error).lower() for words in _MEMORY_WORDS)

@@ -1,0 +1,116 @@
+"""Which part of the image a crop shows: window, pyramid level, taps.
+
+A crop of S x S px at `target_mpp` shows a window of ``S * target_mpp / mpp`` source px per axis, centred on the nucleus
+to sub-pixel accuracy. Output pixel i samples the source at ``x0 + (i + 0.5) * scale``, with ``scale`` source px per
+output px.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lemon_sc._core.errors import bad_value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+SUPPORT = 2.0
+"""Half width of the bicubic kernel in units of the larger of source and output pixel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Where n crops take their pixels, at one pyramid level.
+
+    Attributes
+    ----------
+    level
+        Pyramid level that is read.
+    size_px
+        Side S of the crop.
+    scale
+        Source px (of the level) per crop px, (x, y).
+    start
+        Int64 (n, 2): first source px (x, y) of each crop's taps. May lie outside the image.
+    offset
+        Float64 (n, 2): position of the centre of crop pixel 0, in source px from `start`.
+    taps
+        Source px per axis that each crop needs, (x, y); the same for all.
+    """
+
+    level: int
+    size_px: int
+    scale: tuple[float, float]
+    start: NDArray[np.int64]
+    offset: NDArray[np.float64]
+    taps: tuple[int, int]
+
+
+def check_mpp(mpp: Sequence[float], *, name: str = "mpp") -> tuple[float, float]:
+    """Return (x, y) um per px if both are finite and positive, else raise."""
+    x, y = (float(v) for v in mpp)
+    if not (np.isfinite([x, y]).all() and min(x, y) > 0):
+        raise bad_value(name, must="be two finite numbers > 0 (um per px along x and y)", got=(x, y))
+    return x, y
+
+
+def window_side(size_px: int, mpp: tuple[float, float], target_mpp: float) -> NDArray[np.float64]:
+    """Side of a crop's window in image px, (x, y)."""
+    return size_px * target_mpp / np.asarray(mpp, dtype=np.float64)
+
+
+def inside(xy: NDArray[np.float64], side: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Whether the whole window of each centre lies in an image of `shape` (height, width). NaN centres do not."""
+    size = np.array([shape[1], shape[0]], dtype=np.float64)
+    slack = 1e-6  # a window that ends on the border lies inside
+    within = (xy - side / 2 >= -slack) & (xy + side / 2 <= size + slack)
+    return np.logical_and(within[:, 0], within[:, 1])
+
+
+def choose_level(mpp: tuple[float, float], downsamples: Sequence[tuple[float, float]], target_mpp: float) -> int:
+    """The coarsest pyramid level that is still at least as fine as `target_mpp` in both axes, else 0."""
+    fine = [k for k, d in enumerate(downsamples) if max(mpp[0] * d[0], mpp[1] * d[1]) <= target_mpp * (1 + 1e-6)]
+    return max(fine, default=0)
+
+
+def plan_windows(
+    xy: NDArray[np.float64],
+    *,
+    mpp: tuple[float, float],
+    downsamples: Sequence[tuple[float, float]],
+    size_px: int,
+    target_mpp: float,
+) -> Windows:
+    """Plan the crops around `xy` (level-0 px, finite, (n, 2)).
+
+    Parameters
+    ----------
+    xy
+        Nucleus centres in level-0 px.
+    mpp
+        um per level-0 px, (x, y).
+    downsamples
+        Level-0 px per px of each pyramid level, (x, y).
+    size_px, target_mpp
+        Side of the crop and um per crop px.
+    """
+    level = choose_level(mpp, downsamples, target_mpp)
+    down = np.asarray(downsamples[level], dtype=np.float64)
+    scale = target_mpp / (np.asarray(mpp, dtype=np.float64) * down)
+    support = SUPPORT * np.maximum(scale, 1.0)
+    first = xy / down - size_px * scale / 2 + 0.5 * scale
+    start = np.floor(first - support)
+    taps = np.ceil((size_px - 1) * scale + 2 * support).astype(int) + 1
+    return Windows(
+        level=level,
+        size_px=size_px,
+        scale=(float(scale[0]), float(scale[1])),
+        start=start.astype(np.int64),
+        offset=first - start,
+        taps=(int(taps[0]), int(taps[1])),
+    )

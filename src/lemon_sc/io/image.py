@@ -1,0 +1,108 @@
+"""Images that are read in parts, never whole: arrays and dask arrays behind one small interface.
+
+The interface is `lemon_sc.crops.stream.PyramidImage`: levels with a size, storage-chunk borders and ``read``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayLevel:
+    """A level over anything that slices like numpy, channel last (h, w, 3): numpy, zarr, memory map."""
+
+    array: Any
+    chunk_px: int = 2048
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return int(self.array.shape[0]), int(self.array.shape[1])
+
+    @property
+    def row_edges(self) -> list[int]:
+        """Chunk borders along y, first 0 and last the height."""
+        return [*range(0, self.shape[0], self.chunk_px), self.shape[0]]
+
+    @property
+    def col_edges(self) -> list[int]:
+        """Chunk borders along x."""
+        return [*range(0, self.shape[1], self.chunk_px), self.shape[1]]
+
+    def read(self, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
+        """Pixels (y1 - y0, x1 - x0, 3)."""
+        return np.asarray(self.array[y0:y1, x0:x1])
+
+
+@dataclass(frozen=True, eq=False)
+class DaskLevel:
+    """A level over a dask array, channel first (3, h, w), as SpatialData holds images."""
+
+    array: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return int(self.array.shape[1]), int(self.array.shape[2])
+
+    @property
+    def row_edges(self) -> list[int]:
+        """Chunk borders along y, first 0 and last the height."""
+        return [0, *np.cumsum(self.array.chunks[1]).tolist()]
+
+    @property
+    def col_edges(self) -> list[int]:
+        """Chunk borders along x."""
+        return [0, *np.cumsum(self.array.chunks[2]).tolist()]
+
+    def read(self, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
+        """Pixels (y1 - y0, x1 - x0, 3). Runs in the calling thread, so that the caller decides on parallelism."""
+        part = self.array[:, y0:y1, x0:x1].compute(scheduler="synchronous")
+        return np.ascontiguousarray(np.moveaxis(np.asarray(part), 0, 2))
+
+
+@dataclass(eq=False)
+class Image:
+    """A pyramid. `downsamples`: level-0 px per px of each level, (x, y)."""
+
+    levels: Sequence[Any]
+    downsamples: Sequence[tuple[float, float]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of level 0."""
+        height, width = self.levels[0].shape
+        return int(height), int(width)
+
+
+def downsample(full: int, part: int) -> float:
+    """Level-0 px per px of a level.
+
+    Pyramids halve and drop the odd last pixel, so 527 -> 263 is a factor of 2, not 2.004: the nearest integer factor is
+    taken wherever it explains the size.
+    """
+    factor = max(round(full / part), 1)
+    return float(factor) if abs(full - factor * part) < factor else full / part
+
+
+def array_image(*levels: Any) -> Image:
+    """Image from channel-last arrays (h, w, 3), finest first."""
+    sizes = [(a.shape[0], a.shape[1]) for a in levels]
+    (h, w) = sizes[0]
+    return Image([ArrayLevel(a) for a in levels], [(downsample(w, b), downsample(h, a)) for a, b in sizes])
+
+
+def dask_image(*levels: Any) -> Image:
+    """Image from channel-first dask arrays (3, h, w), finest first."""
+    sizes = [(a.shape[1], a.shape[2]) for a in levels]
+    (h, w) = sizes[0]
+    return Image([DaskLevel(a) for a in levels], [(downsample(w, b), downsample(h, a)) for a, b in sizes])

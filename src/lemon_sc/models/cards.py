@@ -1,0 +1,62 @@
+"""A model's card: what a user, and the code that cuts the crops, must know about it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from lemon_sc._core.errors import bad_value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a model expects, gives, and may be used for.
+
+    Crops are cut as the card says; nobody retypes a size or a mean.
+    """
+
+    name: str
+    """Name under which results are recorded."""
+    dim: int
+    """Width of the embedding."""
+    input_px: int = 40
+    """Side of the crop in px."""
+    mpp: float = 0.25
+    """um per crop px."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Channel means (RGB) after division by 255, subtracted before a `torch.nn.Module` sees the crop."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Channel standard deviations (RGB) after division by 255."""
+    arch: str = ""
+    """Architecture, in words or as the name of a constructor."""
+    license: str = ""
+    """Licence of the weights."""
+    citation: str = ""
+    """Paper to cite."""
+    url: str = ""
+    """Home of the weights."""
+    sha256: str = ""
+    """Digest of the weight file; empty where there is none."""
+    features: tuple[str, ...] = ()
+    """Names of the columns where they mean something, empty for learned embeddings."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise bad_value("card.name", must="not be empty", got=self.name)
+        for field in ("dim", "input_px"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise bad_value(f"card.{field}", must="be an int >= 1", got=value)
+        if not (math.isfinite(self.mpp) and self.mpp > 0):
+            raise bad_value("card.mpp", must="be a finite number of um per px > 0", got=self.mpp)
+        for field in ("mean", "std"):
+            value = getattr(self, field)
+            if len(value) != 3 or not all(math.isfinite(v) for v in value):
+                raise bad_value(f"card.{field}", must="be three finite numbers (RGB, after division by 255)", got=value)
+        if min(self.std) <= 0:
+            raise bad_value("card.std", must="be > 0 in every channel", got=self.std)
+        if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise bad_value("card.sha256", must="be 64 lower-case hexadecimal digits, or empty", got=self.sha256)
+        if self.features and (len(self.features) != self.dim or len(set(self.features)) != self.dim):
+            raise bad_value("card.features", must=f"be {self.dim} different names (card.dim)", got=self.features)

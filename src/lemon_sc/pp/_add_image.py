@@ -1,0 +1,95 @@
+"""`lm.pp.add_image`: place an H&E in a SpatialData without reading it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lemon_sc._core import keys
+from lemon_sc._core.docs import doc
+from lemon_sc._core.errors import missing_key
+from lemon_sc._core.log import logger
+from lemon_sc._core.table import check_key
+from lemon_sc.geometry.affine import pixel_size
+from lemon_sc.io.alignment import read_alignment
+from lemon_sc.io.elements import check_rgb, levels_of
+from lemon_sc.io.raster import from_array, from_path, image_element
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from spatialdata import SpatialData
+
+
+@doc
+def add_image(
+    sdata: SpatialData,
+    image: str | os.PathLike[str] | Any,
+    *,
+    alignment: str | os.PathLike[str] | ArrayLike | None = None,
+    key_added: str = "he_image",
+    coordinate_system: str = "global",
+) -> None:
+    """Add an H&E to a SpatialData, aligned to its Xenium run.
+
+    Nothing is decoded: pixels are read tile by tile when they are needed, so a 30 GB image opens at once. A pyramid in
+    the file is kept. An image that `spatialdata_io.xenium` has already placed needs no call of this.
+
+    Parameters
+    ----------
+    %(sdata)s
+    image
+        Path of an OME-TIFF (or other tiled TIFF, or SVS), path of an OME-Zarr image, or an array, uint8, (h, w, 3) or
+        (3, h, w): numpy, dask or zarr.
+    alignment
+        Xenium Explorer's ``*_imagealignment.csv``, or its 3 x 3 matrix: from image px to px of the morphology image.
+        ``None``: the image's px are px of the coordinate system.
+    %(key_added)s
+    coordinate_system
+        Where `alignment` leads to; ``"global"`` is the px grid of the Xenium morphology image.
+
+    Returns
+    -------
+    Nothing. Adds to the object:
+
+    `sdata.images[key_added]`
+        The image, lazy, single scale or multiscale as in its file.
+    `sdata.attrs["lemon_sc"]["images"][key_added]`
+        Source path and the pixel size that the file states, against which later steps check the alignment.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the image or the alignment file is not there.
+    ValueError
+        If the image is not uint8 RGB, or the alignment is not an invertible affine.
+
+    Examples
+    --------
+    >>> import lemon_sc as lm
+    >>> lm.pp.add_image(sdata, "he.ome.tif", alignment="he_imagealignment.csv")  # doctest: +SKIP
+    """
+    check_key(key_added)
+    matrix = read_alignment(alignment) if alignment is not None else None
+    raster = from_path(Path(image)) if isinstance(image, str | os.PathLike) else from_array(image)
+    element = image_element(raster.levels, matrix, coordinate_system=coordinate_system)
+    check_rgb(levels_of(element, "image")[0], key_added)
+    if coordinate_system not in sdata.coordinate_systems and len(list(sdata.gen_elements())):
+        raise missing_key(
+            coordinate_system, where="sdata.coordinate_systems", have=sdata.coordinate_systems, fix="Name one of them."
+        )
+    sdata.images[key_added] = element
+    images = sdata.attrs.setdefault(keys.UNS, {}).setdefault(keys.IMAGES, {})
+    images[key_added] = {"path": raster.path, "mpp": None if raster.mpp is None else list(raster.mpp)}
+    if matrix is None:
+        logger.warning("%r has no alignment: its px are taken to be the px of %r", key_added, coordinate_system)
+    else:
+        placed = pixel_size(matrix)
+        logger.info(
+            "%r placed in %r: %.4f units per px, rotated by %.1f degrees%s",
+            key_added,
+            coordinate_system,
+            placed.mpp[0],
+            placed.rotation_deg,
+            ", mirrored" if placed.mirrored else "",
+        )

@@ -1,0 +1,260 @@
+"""`lm.pp.extract_nuclei`: find the nucleus of every cell in the H&E, and cut it out if asked to."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lemon_sc._core import keys
+from lemon_sc._core.docs import doc
+from lemon_sc._core.errors import bad_value, one_of
+from lemon_sc._core.log import logger, progress
+from lemon_sc._core.record import write_record
+from lemon_sc._core.table import as_table
+from lemon_sc._objects.candidates import MULTIPLE, collect
+from lemon_sc._objects.choose import check_somewhere, choose, nuclei_to_cut
+from lemon_sc._objects.nuclei import cut, flag_crops
+from lemon_sc._objects.per_nucleus import nucleus_table
+from lemon_sc.crops.mask import MASKS
+from lemon_sc.crops.store import open_store, write_store
+from lemon_sc.crops.stream import TARGET_MPP
+from lemon_sc.io.elements import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata as ad
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+    from lemon_sc._objects.candidates import Candidates
+    from lemon_sc._objects.choose import Found
+    from lemon_sc._objects.nuclei import Batches, Nuclei
+    from lemon_sc.io.elements import Scene
+
+STORE_MEMORY = "memory"
+
+
+def checked(batches: Batches, nuclei: Nuclei, qc: NDArray[Any]) -> Batches:
+    """Pass crops on, and mark in `qc` the cells whose crop is blank or out of focus."""
+    with progress(total=len(nuclei), desc="Cutting nuclei") as bar:
+        for index, crops in batches:
+            first = nuclei.rank[index] == 0
+            flag_crops(qc, nuclei.row[index[first]], crops[first])
+            bar.update(len(index))
+            yield index, crops
+
+
+def check_arguments(store: object, multiple: str, size_px: int, mask: str | None) -> None:
+    """Raise on arguments that cannot work, before anything is read."""
+    one_of("multiple", multiple, MULTIPLE)
+    if mask is not None:
+        one_of("mask", mask, MASKS)
+    if not isinstance(size_px, int) or size_px < 8 or size_px % 2:
+        raise bad_value("size_px", must="be an even int >= 8 (40 to embed, 60 to train)", got=size_px)
+    if store is not None and not isinstance(store, str | os.PathLike):
+        raise bad_value("store", must='be None, "memory" or a path', got=store)
+    if store is not None and store != STORE_MEMORY and Path(store).exists():
+        open_store(store)  # raises unless it is a crop store, which may be replaced
+
+
+@doc
+def extract_nuclei(
+    sdata: SpatialData,
+    *,
+    image_key: str = "he_image",
+    shapes_key: str = "nucleus_boundaries",
+    table_key: str = "table",
+    store: str | os.PathLike[str] | None = None,
+    multiple: str = "largest",
+    size_px: int = 40,
+    mask: str | None = None,
+    mpp: float | Sequence[float] | None = None,
+) -> None:
+    """Find the nucleus of every cell in the H&E; optionally cut and keep its crop.
+
+    All transformations between nuclei and image are honoured (scale, rotation, flip, shear); the pixel size follows
+    from them and is never guessed. A crop shows ``size_px * 0.25`` um, centred on the area-weighted centroid of the
+    nucleus to sub-pixel accuracy, resampled once with an anti-aliased bicubic kernel. The image is read block by
+    block, each block once.
+
+    Parameters
+    ----------
+    %(sdata)s
+    %(image_key)s
+    %(shapes_key)s
+    %(table_key)s
+    store
+        ``None``: only find the nuclei; `lm.tl.embed` then reads pixels as it goes. ``"memory"``: keep the crops in
+        ``obsm["nuclei"]``. A path: write them to a zarr v3 crop store there (replaces an older crop store).
+    multiple
+        Cells with several nuclei: ``"largest"`` takes the largest; ``"mean"`` embeds all and averages the embeddings;
+        ``"all"`` makes a table of its own, ``sdata["nuclei"]``, with one row per nucleus and its cell's expression.
+    size_px
+        Side of the crop in px of 0.25 um: 40 to embed, 60 to train (a 40 px crop can then be rotated freely).
+    mask
+        ``"nucleus"`` whites out all but the nucleus, ``"ring"`` whites out the nucleus and keeps what surrounds it.
+    mpp
+        um per image px, one number or (x, y), where the transformations cannot tell (nuclei given in px).
+
+    Returns
+    -------
+    Nothing. Adds to the table:
+
+    `.obs["nucleus_qc"]`
+        Categorical: ok, no_nucleus, outside_image, border (window not wholly inside), blank, blurred. The last two
+        need pixels: with ``store=None`` they are found by `lm.tl.embed`.
+    `.obs["nucleus_id"]`, `.obs["n_nuclei"]`
+        Id of the nucleus taken, and how many the cell has.
+    `.obsm["nucleus_xy"]`
+        Centre in level-0 image px, float64 (n_obs, 2), NaN without a nucleus.
+    `.obsm["nuclei"]`
+        With ``store="memory"``: crops, uint8 (n_obs, S, S, 3); zeros unless ``nucleus_qc`` is ok, blank or blurred.
+    `.uns["lemon_sc"]["nuclei"]`
+        Image, shapes, pixel size, affine, policy, counts, and the store's path and id.
+
+    Raises
+    ------
+    MissingKeyError
+        If the image, the nuclei or the table is not there.
+    ValueError
+        If the image is not uint8 RGB, nothing relates it to the nuclei, ids do not match, all nuclei lie outside the
+        image, or their size shows that the units are wrong.
+
+    Examples
+    --------
+    >>> import lemon_sc as lm
+    >>> sdata = lm.datasets.phantom(n_cells=200)
+    >>> lm.pp.extract_nuclei(sdata, store="memory")
+    >>> sdata["table"].obsm["nuclei"].shape
+    (200, 40, 40, 3)
+    """
+    check_arguments(store, multiple, size_px, mask)
+    adata = as_table(sdata, table_key=table_key)
+    scene = resolve(sdata, image_key=image_key, shapes_key=shapes_key, mpp=mpp)
+    candidates = collect(sdata, adata, scene, shapes_key=shapes_key)
+    if multiple == "all":
+        adata, candidates = nucleus_table(adata, candidates, shapes_key=shapes_key)
+    keep_further = multiple == "mean"
+    found = choose(candidates, n_obs=adata.n_obs, scene=scene, size_px=size_px, keep_further=keep_further)
+    check_somewhere(found, scene, shapes_key)
+    record = {
+        "image_key": image_key,
+        "shapes_key": shapes_key,
+        "multiple": multiple,
+        "mask": mask or "",
+        "mpp_given": mpp is not None,
+        **describe(scene, candidates, size_px=size_px),
+    }
+    nuclei = nuclei_to_cut(found, candidates)
+    kept, path = Kept(), ""
+    if store is not None:
+        batches = checked(cut(scene, nuclei, size_px=size_px, mask=mask or ""), nuclei, found.qc)
+        kept = keep_crops(adata, batches, nuclei, record, store=store)
+        path = "" if store == STORE_MEMORY else str(Path(store).resolve())
+    write_found(adata, found, nuclei, record, kept, path)
+    if multiple == "all":
+        sdata[keys.NUCLEI] = adata
+
+
+def describe(scene: Scene, candidates: Candidates, *, size_px: int) -> dict[str, Any]:
+    """What the record says of the geometry."""
+    size = scene.pixel_size
+    return {
+        "mpp": np.array(size.mpp),
+        "anisotropy": size.anisotropy,
+        "rotation_deg": size.rotation_deg,
+        "mirrored": size.mirrored,
+        "affine": scene.to_pixel,
+        "coordinate_system": scene.coordinate_system,
+        "size_px": size_px,
+        "target_mpp": TARGET_MPP,
+        "joined_by": candidates.join.by,
+        "n_nuclei_without_cell": int((candidates.join.row < 0).sum()),
+        "n_outlines_repaired": candidates.n_repaired,
+    }
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Kept:
+    """Crops that were kept: in memory (one per cell, and of further nuclei), or under `store_id` in a store."""
+
+    crops: NDArray[np.uint8] | None = None
+    further: NDArray[np.uint8] | None = None
+    store_id: str = ""
+
+
+def in_memory(batches: Batches, nuclei: Nuclei, *, n_obs: int, size_px: int) -> Kept:
+    """Collect crops: one per cell of the table, zeros where there is none, and those of further nuclei."""
+    n_first = int((nuclei.rank == 0).sum())
+    crops = np.zeros((n_obs, size_px, size_px, 3), dtype=np.uint8)
+    further = np.zeros((len(nuclei) - n_first, size_px, size_px, 3), dtype=np.uint8)
+    for index, pixels in batches:
+        first = index < n_first
+        crops[nuclei.row[index[first]]] = pixels[first]
+        further[index[~first] - n_first] = pixels[~first]
+    return Kept(crops=crops, further=further)
+
+
+def keep_crops(
+    adata: ad.AnnData, batches: Batches, nuclei: Nuclei, record: dict[str, Any], *, store: str | os.PathLike[str]
+) -> Kept:
+    """Run the cutting, into memory or into a store."""
+    if store == STORE_MEMORY:
+        return in_memory(batches, nuclei, n_obs=adata.n_obs, size_px=record["size_px"])
+    store_id = write_store(
+        store,
+        batches,
+        obs_name=adata.obs_names.to_numpy(dtype=object)[nuclei.row],
+        xy=nuclei.xy,
+        rank=nuclei.rank,
+        size_px=record["size_px"],
+        attrs={k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in record.items()},
+    )
+    return Kept(store_id=store_id)
+
+
+def write_found(adata: ad.AnnData, found: Found, nuclei: Nuclei, record: dict[str, Any], kept: Kept, path: str) -> None:
+    """Write everything into the table, now that nothing can fail any more."""
+    extra = nuclei.take(nuclei.rank > 0)
+    further: dict[str, Any] = {
+        "obs_name": adata.obs_names.to_numpy(dtype=object)[extra.row].astype(str),
+        "xy": extra.xy,
+        "nucleus_id": extra.nucleus_id.astype(str),
+        "rank": extra.rank,
+    }
+    adata.obs[keys.NUCLEUS_QC] = pd.Categorical(found.qc, categories=list(keys.QC_CATEGORIES))
+    adata.obs[keys.NUCLEUS_ID] = found.ids.astype(str)
+    adata.obs[keys.N_NUCLEI] = found.n_nuclei.astype(np.int32)
+    adata.obsm[keys.NUCLEUS_XY] = found.xy
+    adata.obsm.pop(keys.NUCLEI, None)  # crops of an earlier run do not belong to these nuclei
+    if kept.crops is not None:
+        adata.obsm[keys.NUCLEI] = kept.crops
+        further["crops"] = kept.further
+    counts = adata.obs[keys.NUCLEUS_QC].value_counts().to_dict()
+    made = {**record, "extra": further, "counts": counts, "store": path, "store_id": kept.store_id}
+    write_record(adata, keys.NUCLEI, made)
+    report(adata, record, counts)
+
+
+def report(adata: ad.AnnData, record: dict[str, Any], counts: dict[str, int]) -> None:
+    """Say what was found and what was not."""
+    lost = ", ".join(f"{n} {name}" for name, n in counts.items() if n and name != keys.QC_OK)
+    mpp = " x ".join(f"{v:.4f}" for v in record["mpp"])
+    logger.info(
+        "%d of %d cells have a usable nucleus at %s um/px%s (joined by %s)",
+        counts[keys.QC_OK],
+        adata.n_obs,
+        mpp,
+        f"; {lost}" if lost else "",
+        record["joined_by"],
+    )
+    if record["n_nuclei_without_cell"]:
+        logger.warning("%d nuclei belong to no cell of the table", record["n_nuclei_without_cell"])
+    if record["n_outlines_repaired"]:
+        logger.warning("%d outlines cross themselves; their largest part is used", record["n_outlines_repaired"])
