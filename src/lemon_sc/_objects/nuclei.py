@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import spatialdata as sd
 
 from lemon_sc._core import keys
@@ -151,10 +152,9 @@ def from_store(adata: ad.AnnData, record: dict[str, Any], nuclei: Nuclei) -> Bat
             f"expected {record['store_id']}). Run `lm.pp.extract_nuclei` again."
         )
         raise ValueError(msg)
-    row = positions(store, adata.obs_names.to_numpy(dtype=object))
-    wanted = {(r, k): i for i, (r, k) in enumerate(zip(nuclei.row, nuclei.rank, strict=True))}
-    ranks = np.asarray(store.group["rank"])
-    target = np.array([wanted.get((r, k), -1) for r, k in zip(row, ranks, strict=True)], dtype=np.int64)
+    row, rank = positions(store, adata.obs_names.to_numpy(dtype=object)), np.asarray(store.group["rank"])
+    wanted = pd.MultiIndex.from_arrays([nuclei.row, nuclei.rank])
+    target = wanted.get_indexer(pd.MultiIndex.from_arrays([row, rank]))
     keep = np.flatnonzero(target >= 0)
     for start in range(0, len(keep), 4096):
         some = keep[start : start + 4096]
@@ -226,16 +226,16 @@ def read_crops(
     record = extraction(adata)
     nuclei = nuclei_of(adata)
     nuclei = nuclei.take((nuclei.rank == 0) & np.isin(nuclei.row, rows))
-    at = {row: i for i, row in enumerate(nuclei.row)}
-    absent = [adata.obs_names[r] for r in rows if r not in at]
-    if absent:
-        raise bad_value("rows", must="name cells with a usable nucleus", got=absent[:5])
+    at = pd.Index(nuclei.row).get_indexer(rows)
+    if (at < 0).any():
+        unusable = adata.obs_names[np.asarray(rows)[at < 0]].tolist()
+        raise bad_value("rows", must="name cells with a usable nucleus", got=unusable[:5])
     size = int(record["size_px"])
     crops = np.zeros((len(nuclei), size, size, 3), dtype=np.uint8)
     _, batches, _ = crop_batches(data, adata, nuclei)
     for index, pixels in batches:
         crops[index] = pixels
-    return crops[[at[r] for r in rows]], float(record["target_mpp"])
+    return crops[at], float(record["target_mpp"])
 
 
 def flag_crops(qc: NDArray[Any], row: NDArray[np.int64], crops: NDArray[np.uint8]) -> None:

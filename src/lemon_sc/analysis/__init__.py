@@ -1,0 +1,1 @@
+"""Kernels of the analysis verbs: arrays in, frozen results out."""

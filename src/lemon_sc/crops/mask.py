@@ -36,6 +36,8 @@ def outline_masks(
     masks = np.zeros((len(outlines), size_px, size_px), dtype=np.bool_)
     for mask, outline, centre in zip(masks, outlines, xy, strict=True):
         for part in shapely.get_parts(outline):
+            if part.is_empty:
+                continue
             ring = shapely.get_coordinates(shapely.get_exterior_ring(part))
             at = (ring - centre) / scale + size_px / 2
             mask |= polygon2mask((size_px, size_px), at[:, ::-1] - 0.5)

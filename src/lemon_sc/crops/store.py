@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import zarr
 
 from lemon_sc._core.errors import listing
@@ -179,8 +180,7 @@ def positions(store: CropStore, obs_names: NDArray[Any]) -> NDArray[np.int64]:
     ValueError
         If the store knows none of the names: it was cut for another table.
     """
-    row = {name: i for i, name in enumerate(obs_names)}
-    found = np.array([row.get(name, -1) for name in store.obs_name], dtype=np.int64)
+    found = pd.Index(obs_names).get_indexer(pd.Index(store.obs_name)).astype(np.int64)
     if len(found) and not (found >= 0).any():
         msg = (
             f"The crop store '{store.path}' holds none of the table's cells: {listing(store.obs_name, most=3)} against "

@@ -65,7 +65,9 @@ def outline_centres(geometries: Iterable[Any], *, radius: NDArray[np.float64] | 
     given = np.asarray(list(geometries), dtype=object)
     geoms, repaired = repair(given)
     centroid = shapely.centroid(geoms)
-    xy = np.column_stack([shapely.get_x(centroid), shapely.get_y(centroid)]).astype(np.float64)
+    there = ~(shapely.is_missing(centroid) | shapely.is_empty(centroid))  # an empty point has no coordinates to ask for
+    xy = np.full((len(geoms), 2), np.nan)
+    xy[there] = np.column_stack([shapely.get_x(centroid[there]), shapely.get_y(centroid[there])])
     area = shapely.area(geoms).astype(np.float64)
     points = shapely.get_type_id(geoms) == POINT
     area[points] = np.nan if radius is None else np.pi * np.asarray(radius, dtype=np.float64)[points] ** 2

@@ -66,7 +66,7 @@ def nucleus_ids(sdata: sd.SpatialData, nuclei: Any, kind: Kind, values: NDArray[
             ):
                 return values, shapes[CELL_ID].loc[values]
         return values, None
-    cells = nuclei.get(CELL_ID)
+    cells = nuclei[CELL_ID] if CELL_ID in nuclei.columns else None
     if kind == "points":
         return nuclei.index.compute(), None if cells is None else cells.compute()
     return nuclei.index, cells

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from lemon_sc.pl._map import morphology_map
 from lemon_sc.pl._markers import markers
+from lemon_sc.pl._morans_i import morans_i
 from lemon_sc.pl._nuclei import nuclei
 from lemon_sc.pl._outlines import outlines
+from lemon_sc.pl._probe import probe
 from lemon_sc.pl._qc import nucleus_qc
 
-__all__ = ["markers", "morphology_map", "nuclei", "nucleus_qc", "outlines"]
+__all__ = ["markers", "morans_i", "morphology_map", "nuclei", "nucleus_qc", "outlines", "probe"]

@@ -88,6 +88,14 @@ def note(ax: Axes, text: str) -> None:
     ax.set_title(text, loc="left", fontsize=6, color=GREY)
 
 
+def gene_axis(ax: Axes, genes: list[str]) -> None:
+    """Genes down the y axis, the first on top, in italics as gene names are set."""
+    ax.set_yticks(np.arange(len(genes)), genes, fontstyle="italic")
+    ax.set_ylim(len(genes) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
 def round_length(um: float) -> float:
     """The largest 1, 2 or 5 times a power of ten that is not above `um`."""
     power = 10.0 ** np.floor(np.log10(um))
@@ -119,6 +127,7 @@ def scale_bar(ax: Axes, um_per_unit: float, *, span: float, below: bool = False)
         patch.set(linewidth=1.5, edgecolor="black")
     if not below:
         bar.patch.set(facecolor="white", edgecolor="none", alpha=0.85)
+    bar.set_zorder(5)
     ax.add_artist(bar)
     return um
 
@@ -172,17 +181,15 @@ def has_nucleus(adata: AnnData) -> NDArray[np.bool_]:
 
 def crops_at_hand(data: AnnData | SpatialData, adata: AnnData) -> bool:
     """Whether nucleus images can be read: kept in memory, in a store, or in the image of a SpatialData."""
-    if keys.NUCLEI in adata.obsm:
-        return True
     record = adata.uns.get(keys.UNS, {}).get(keys.NUCLEI)
-    return record is not None and (bool(record.get("store")) or data is not adata)
+    return record is not None and (keys.NUCLEI in adata.obsm or bool(record["store"]) or data is not adata)
 
 
 def crops_of(
     data: AnnData | SpatialData, rows: ArrayLike, *, table_key: str = "table"
 ) -> tuple[NDArray[np.uint8], float]:
     """Nucleus images of the given table rows, and their um per px: uint8 (n, S, S, 3), float."""
-    from lemon_sc.io.nuclei import read_crops  # reaches torch, which plots without nuclei do without
+    from lemon_sc._objects.nuclei import read_crops  # reaches torch, which plots without nuclei do without
 
     return read_crops(data, np.asarray(rows, dtype=np.int64), table_key=table_key)
 

@@ -102,7 +102,7 @@ class Coloring:
     rgba
         Float (n_obs, 4); light grey where there is no value.
     labels
-        Categories with their colour; empty for numbers.
+        Categories that occur, with their colour; empty for numbers.
     norm
         Scale of the numbers; None for categories.
     """
@@ -119,7 +119,8 @@ def coloring(adata: AnnData, name: str, *, layer: str | None = None, cmap: str =
         groups = as_categories(adata, name)
         colors = palette(adata, name, len(groups.categories))
         table = np.array([to_rgba(c) for c in [*colors, MISSING]])
-        labels = list(zip([str(c) for c in groups.categories], colors, strict=True))
+        there = np.unique(groups.codes[groups.codes >= 0])
+        labels = [(str(groups.categories[k]), colors[k]) for k in there]
         return Coloring(name=name, rgba=table[groups.codes], labels=labels)  # code -1, no category, is the last colour
     if name in adata.obs:
         values = adata.obs[name].to_numpy(dtype=np.float64, na_value=np.nan)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
+from matplotlib.patheffects import withStroke
 
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
@@ -52,12 +53,15 @@ def part_colors(colors: Coloring, rows: NDArray[np.int64]) -> NDArray[np.float64
 def draw_outlines(ax: Axes, found: Outlines, rgba: NDArray[np.float64] | None) -> None:
     """Closed rings as lines, filled faintly where they carry a colour; points as dots."""
     edge: Any = LINE if rgba is None else rgba
-    face: Any = "none" if rgba is None else rgba * [1, 1, 1, 0.25]
+    face: Any = "none" if rgba is None else rgba * [1, 1, 1, 0.15]
     if found.parts and len(found.parts[0]) == 1:
         xy = np.concatenate(found.parts)
         ax.scatter(xy[:, 0], xy[:, 1], s=10, facecolors=face, edgecolors=edge, linewidths=0.9)
     else:
-        ax.add_collection(PolyCollection(found.parts, edgecolors=edge, facecolors=face, linewidths=0.9), autolim=False)
+        lines = PolyCollection(found.parts, edgecolors=edge, facecolors=face, linewidths=0.9)
+        if rgba is not None:  # any category colour may be that of a stain
+            lines.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
+        ax.add_collection(lines, autolim=False)
 
 
 @doc

@@ -82,9 +82,9 @@ def centres(scene: Scene) -> NDArray[np.float64]:
         return np.zeros((0, 2))
     if scene.kind == "points":
         return scene.nuclei[["x", "y"]].compute().to_numpy(dtype=np.float64)
-    bounds = shapely.bounds(scene.nuclei.geometry.to_numpy()).astype(np.float64)
+    bounds = shapely.bounds(scene.nuclei.geometry.to_numpy())
     xy = (bounds[:, :2] + bounds[:, 2:]) / 2
-    return xy[np.isfinite(xy).all(axis=1)]
+    return np.asarray(xy[np.isfinite(xy).all(axis=1)], dtype=np.float64)
 
 
 def read_window(image: Image, box: Box) -> tuple[NDArray[np.uint8], Box]:
@@ -106,7 +106,7 @@ def read_window(image: Image, box: Box) -> tuple[NDArray[np.uint8], Box]:
 def box_in(affine: Affine, box: Box) -> Box:
     """The upright box that holds `box` in the coordinates from which `affine` leads to image px."""
     corners = np.array([[x, y] for x in box[::2] for y in box[1::2]])
-    own = transform(np.linalg.inv(affine), corners)
+    own = transform(np.linalg.inv(affine).astype(np.float64), corners)
     (x0, y0), (x1, y1) = own.min(axis=0), own.max(axis=0)
     return float(x0), float(y0), float(x1), float(y1)
 
@@ -121,7 +121,7 @@ def shape_outlines(shapes: Any, own_box: Box, *, circles: bool) -> Outlines:
     """Outlines of the polygons or circles whose bounds meet a box, found through the spatial index."""
     near = np.sort(shapes.sindex.query(shapely.box(*own_box)))
     if circles:  # the index knows centres only
-        reach = float(np.max(shapes["radius"], initial=0.0))
+        reach = float(shapes["radius"].max() if len(shapes) else 0.0)
         x0, y0, x1, y1 = own_box
         near = np.sort(shapes.sindex.query(shapely.box(x0 - reach, y0 - reach, x1 + reach, y1 + reach)))
     check_count(len(near))

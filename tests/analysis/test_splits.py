@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from lemon_sc.analysis.splits import leave_one_group_out, spatial_blocks
+
+
+def test_groups_are_sorted_by_name_whatever_the_order_of_cells():
+    folds = leave_one_group_out(["s10", "s2", "s10", "a", "s2", "a", "a", "s2", "s10"])
+    assert folds.names == ("a", "s10", "s2")
+    assert folds.codes.tolist() == [1, 2, 1, 0, 2, 0, 0, 2, 1]
+    assert folds.sizes.tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("labels", [["a"] * 9, []])
+def test_one_group_is_an_error_that_names_the_way_out(labels):
+    with pytest.raises(ValueError, match=r"at least two groups.*spatial blocks"):
+        leave_one_group_out(labels)
+
+
+def test_an_identifier_is_not_a_group():
+    with pytest.raises(ValueError, match="50 groups for 100 cells: is this column an identifier"):
+        leave_one_group_out(np.arange(100) // 2)
+
+
+def test_blocks_are_whole_balanced_and_follow_the_cells():
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(0, 1000, (4000, 2)) * [2, 1] + [50, -300]
+    folds = spatial_blocks(xy, rng=np.random.default_rng(3))
+    assert folds.sizes.min() > 0.6 * 800
+    cell = np.floor((xy - xy.min(axis=0)) / folds.block_side).astype(int)
+    for block in np.unique(cell, axis=0):
+        assert len(set(folds.codes[(cell == block).all(axis=1)])) == 1  # a block is never cut
+    assert folds.block_side == pytest.approx(np.sqrt(np.ptp(xy, axis=0).prod() / 25))
+    order = rng.permutation(len(xy))
+    assert (spatial_blocks(xy[order], rng=np.random.default_rng(3)).codes == folds.codes[order]).all()
+    assert (spatial_blocks(xy, rng=np.random.default_rng(4)).codes != folds.codes).any()
+
+
+def test_neighbours_seldom_part_where_random_folds_part_four_in_five():
+    xy = np.random.default_rng(1).uniform(0, 1, (4000, 2))
+    neighbour = cKDTree(xy).query(xy, k=2)[1][:, 1]
+    codes = spatial_blocks(xy, rng=np.random.default_rng(0)).codes
+    assert (codes != codes[neighbour]).mean() < 0.1
+    random = np.random.default_rng(2).integers(5, size=4000)
+    assert (random != random[neighbour]).mean() > 0.7
+
+
+def test_a_line_of_cells_is_cut_along_its_length():
+    xy = np.column_stack([np.arange(100.0), np.zeros(100)])
+    assert spatial_blocks(xy, rng=np.random.default_rng(0)).sizes.tolist() == [20] * 5
+
+
+@pytest.mark.parametrize(
+    ("xy", "n_folds", "match"),
+    [
+        (np.zeros((10, 2)), 5, "different places"),
+        (np.zeros((0, 2)), 5, "different places"),
+        (np.array([[0.0, 0], [9, 9], [0, 0]]), 5, "5 folds need at least 5 blocks with cells, the coordinates fill 2"),
+        (np.ones((10, 2)), 1, "`n_folds` must be an int >= 2"),
+    ],
+)
+def test_coordinates_that_make_no_folds(xy, n_folds, match):
+    with pytest.raises(ValueError, match=match):
+        spatial_blocks(xy, rng=np.random.default_rng(0), n_folds=n_folds)

@@ -1,0 +1,42 @@
+"""Shared fixtures: the real data's home, and a scene whose answer is known in closed form."""
+
+import os
+from pathlib import Path
+
+import pytest
+from scenes import blob_scene, place
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tests run in parallel processes; more threads in each would only fight for the cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Folder with the real data, or a skip that says what is missing."""
+    path = Path(os.environ.get("LEMON_SC_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real data at LEMON_SC_DATA ({path})")
+    return path
+
+
+@pytest.fixture(scope="session")
+def xenium_outs(data_dir):
+    """The real Xenium folder."""
+    path = data_dir / "xenium_breast_mini" / "outs"
+    if not path.is_dir():
+        pytest.skip(f"no Xenium folder at {path}")
+    return path
+
+
+@pytest.fixture
+def scene():
+    """A small scene under a rotation, a flip and a shear."""
+    return blob_scene(place(degrees=25.0, flip=True, shear=0.03), side=5, chunks=(3, 128, 128))

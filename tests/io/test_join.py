@@ -1,0 +1,121 @@
+import numpy as np
+import pandas as pd
+import pytest
+from spatialdata.models import Labels2DModel, TableModel
+from spatialdata.transformations import Identity
+
+from lemon_sc._core.errors import MissingKeyError
+from lemon_sc.io.elements import find_nuclei
+from lemon_sc.io.join import as_text, join_nuclei
+
+
+def joined(sdata, shapes_key="nucleus_boundaries", values=None):
+    nuclei, kind = find_nuclei(sdata, shapes_key)
+    return join_nuclei(sdata, sdata["table"], nuclei=nuclei, kind=kind, shapes_key=shapes_key, values=values)
+
+
+def assert_true_join(sdata, join):
+    """Every nucleus got the row of the cell whose name it carries in the scene."""
+    expected = sdata["table"].obs["cell_id"].astype(str).to_numpy()[join.row]
+    np.testing.assert_array_equal(expected, join.cell_id)
+
+
+def test_ids_are_one_whatever_they_are_stored_as():
+    for ids in ([7, 12], ["7", "12"], [b"7", b"12"], np.array([7.0, 12.0]), pd.Series([7, 12], dtype="int16")):
+        assert as_text(ids).tolist() == ["7", "12"]
+    assert as_text(pd.Categorical(["aaaa-1", "bbbb-1"])).tolist() == ["aaaa-1", "bbbb-1"]
+
+
+def test_nuclei_numbered_by_label_with_a_cell_id(scene):
+    """XOA >= 2: index and the table's instance key are both integers, and mean different things."""
+    sdata, _ = scene
+    sdata["nucleus_boundaries"].index = sdata["nucleus_boundaries"].index[::-1]
+    join = joined(sdata)
+    assert join.by == "nucleus_boundaries.cell_id = table.cell_id"
+    assert_true_join(sdata, join)
+
+
+def xoa1(sdata, *, table_as=np.int32, shapes_as=np.int64):
+    """XOA 1: nuclei are indexed by cell id; numbers here, text there."""
+    number = {name: 4613 + i for i, name in enumerate(sorted(sdata["table"].obs["cell_id"]))}
+    shapes = sdata["nucleus_boundaries"]
+    shapes.index = pd.Index([number[c] for c in shapes["cell_id"]]).astype(shapes_as)
+    del shapes["cell_id"]
+    obs = sdata["table"].obs
+    obs["cell_id"] = pd.Series([number[c] for c in obs["cell_id"]], index=obs.index).astype(table_as)
+
+
+@pytest.mark.parametrize(("table_as", "shapes_as"), [(np.int32, np.int64), (str, np.int64), (np.int64, str), (str, str)])
+def test_numbers_and_text_join(scene, table_as, shapes_as):
+    sdata, _ = scene
+    xoa1(sdata, table_as=table_as, shapes_as=shapes_as)
+    join = joined(sdata)
+    assert join.by == "nucleus_boundaries.index = table.cell_id"
+    assert_true_join(sdata, join)
+
+
+def test_a_table_that_annotates_the_nuclei_joins_by_its_instance_key(scene):
+    sdata, _ = scene
+    names = sdata["nucleus_boundaries"].set_index("cell_id").index
+    table = sdata["table"].copy()
+    table.obs["nucleus"] = [int(np.flatnonzero(names == c)[0]) + 1 for c in table.obs["cell_id"]]
+    table.obs["region"] = pd.Categorical(["nucleus_boundaries"] * table.n_obs)
+    del table.uns["spatialdata_attrs"]
+    sdata.tables["table"] = TableModel.parse(
+        table, region="nucleus_boundaries", region_key="region", instance_key="nucleus"
+    )
+    join = joined(sdata)
+    assert join.by == "nucleus_boundaries.index = table.nucleus"
+    own = sdata["nucleus_boundaries"]["cell_id"].to_numpy()
+    np.testing.assert_array_equal(sdata["table"].obs["cell_id"].to_numpy()[join.row], own)
+
+
+def test_labels_join_through_the_outlines_that_share_their_numbers(scene):
+    sdata, _ = scene
+    values = np.array([3, 1, 9])
+    sdata.labels["nucleus_labels"] = Labels2DModel.parse(
+        np.zeros((9, 9), dtype=np.int32), dims=("y", "x"), transformations={"global": Identity()}
+    )
+    join = joined(sdata, "nucleus_labels", values)
+    assert join.nucleus_id.tolist() == ["3", "1", "9"]
+    assert join.cell_id.tolist() == sdata["nucleus_boundaries"]["cell_id"].loc[values].tolist()
+    assert_true_join(sdata, join)
+
+
+def test_some_nuclei_without_a_row_are_marked(scene):
+    sdata, _ = scene
+    sdata.tables["table"] = sdata["table"][:10].copy()
+    join = joined(sdata)
+    assert (join.row >= 0).sum() == 10
+    assert_true_join(sdata, type(join)(row=join.row[join.row >= 0], nucleus_id=None, cell_id=join.cell_id[join.row >= 0], by=""))
+
+
+def test_ids_that_share_nothing_are_shown(scene):
+    sdata, _ = scene
+    sdata["nucleus_boundaries"]["cell_id"] = [f"x{i}" for i in range(25)]
+    with pytest.raises(ValueError, match=r"No nucleus .*'x0'.* against .*'cell0\d\d'.*cell_id"):
+        joined(sdata)
+
+
+def test_ids_that_stand_twice(scene):
+    sdata, _ = scene
+    sdata["table"].obs["cell_id"] = ["cell000", "cell000", *sdata["table"].obs["cell_id"][2:]]
+    with pytest.raises(ValueError, match=r"names 1 cells more than once \(\['cell000'\]\)"):
+        joined(sdata)
+
+
+def test_an_instance_key_that_is_gone(scene):
+    sdata, _ = scene
+    del sdata["table"].obs["cell_labels"]
+    with pytest.raises(MissingKeyError, match=r"'cell_labels' not found in `table.obs`.*instance_key"):
+        joined(sdata)
+
+
+def test_without_a_cell_id_the_row_names_serve(scene):
+    sdata, _ = scene
+    table = sdata["table"]
+    table.obs_names = table.obs["cell_id"].tolist()
+    del table.obs["cell_id"]
+    join = joined(sdata)
+    assert join.by == "nucleus_boundaries.cell_id = table.obs_names"
+    np.testing.assert_array_equal(table.obs_names[join.row], join.cell_id)

@@ -1,0 +1,17 @@
+import pytest
+
+from lemon_sc import pl
+
+
+def test_bars_are_the_counts(adata):
+    ax = pl.nucleus_qc(adata)
+    ok = int((adata.obs["nucleus_qc"] == "ok").sum())
+    assert [bar.get_width() for bar in ax.patches] == [ok, 0, 0, 300 - ok, 0, 0]
+    assert [t.get_text() for t in ax.get_yticklabels()][:4] == ["ok", "no nucleus", "outside image", "border"]
+    assert [t.get_text() for t in ax.texts][0] == f"{ok} ({ok / 300:.1%})"
+
+
+def test_without_extraction_it_says_what_to_do(adata):
+    del adata.obs["nucleus_qc"]
+    with pytest.raises(KeyError, match="'nucleus_qc' not found in `adata.obs`.*Run `lm.pp.extract_nuclei` first"):
+        pl.nucleus_qc(adata)

@@ -1,0 +1,376 @@
+import anndata as ad
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+import spatialdata as sd
+from scenes import blob_image, blob_scene, place
+from spatialdata.models import Labels2DModel, PointsModel, ShapesModel
+from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
+
+import lemon_sc as lm
+from lemon_sc._core.errors import MissingKeyError
+from lemon_sc.crops.store import open_store
+
+AFFINES = {
+    "identity": place(),
+    "quarter turn": place(degrees=90),
+    "half turn": place(degrees=180),
+    "three quarters": place(degrees=-90),
+    "rotation": place(degrees=37.3),
+    "flip": place(flip=True),
+    "flip and rotation": place(degrees=-71, flip=True),
+    "shear": place(degrees=10, shear=0.08),
+    "0.137": place(0.137, 20),
+    "0.2125": place(0.2125),
+    "0.25": place(0.25, 5, flip=True),
+    "0.3639": place(0.3639, 0.28, flip=True),
+    "0.37": place(0.37, 45, shear=-0.05),
+}
+
+
+def darkness_centre(crops):
+    """Centre of mass of what is darker than glass, in crop px, (n, 2): x, y."""
+    dark = np.clip(240.0 - crops[..., 0], 0, None)
+    at = np.arange(crops.shape[1]) + 0.5
+    total = dark.sum(axis=(1, 2))
+    return np.column_stack([(dark.sum(axis=1) * at).sum(axis=1), (dark.sum(axis=2) * at).sum(axis=1)]) / total[:, None]
+
+
+def snapshot(sdata):
+    """What a failing call must leave as it is."""
+    table = sdata["table"]
+    return table.obs.copy(), list(table.obsm), list(table.uns), list(sdata.tables), dict(sdata.attrs)
+
+
+def assert_untouched(sdata, before):
+    obs, *rest = before
+    pd.testing.assert_frame_equal(sdata["table"].obs, obs)
+    assert rest == list(snapshot(sdata)[1:])
+
+
+@pytest.mark.parametrize("name", AFFINES)
+def test_crops_are_centred_on_the_truth(name):
+    sdata, xy = blob_scene(AFFINES[name], multiscale=name == "0.137")
+    lm.pp.extract_nuclei(sdata, store="memory")
+    table = sdata["table"]
+    assert (table.obs["nucleus_qc"] == "ok").all()
+    np.testing.assert_allclose(table.obsm["nucleus_xy"], xy, atol=1e-6)
+    off = np.abs(darkness_centre(table.obsm["nuclei"]) - 20)
+    assert off.max() < 0.1
+
+
+@pytest.mark.parametrize("name", ["rotation", "0.137", "0.3639"])
+def test_a_crop_has_its_scale(name):
+    """The blob's sigma of 1.3 um is 5.2 px in every crop, whatever the image's pixel size."""
+    sdata, _ = blob_scene(AFFINES[name])
+    lm.pp.extract_nuclei(sdata, store="memory", size_px=60)
+    dark = np.clip(240.0 - sdata["table"].obsm["nuclei"][..., 0], 0, None).sum(axis=2)
+    at = np.arange(60) + 0.5 - 30
+    variance = (dark * at**2).sum(axis=1) / dark.sum(axis=1)
+    assert np.sqrt(variance) == pytest.approx(1.3 / 0.25, rel=0.02)
+
+
+def test_what_is_written(scene):
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata)
+    table = sdata["table"]
+    assert list(table.obs["nucleus_qc"].cat.categories) == [
+        "ok", "no_nucleus", "outside_image", "border", "blank", "blurred",
+    ]  # fmt: skip
+    assert (table.obs["n_nuclei"] == 1).all()
+    own = sdata["nucleus_boundaries"]["cell_id"].loc[table.obs["nucleus_id"].astype(int)]
+    assert own.tolist() == table.obs["cell_id"].tolist()
+    record = table.uns["lemon_sc"]["nuclei"]
+    assert record["mpp"] == pytest.approx([0.2738, 0.2738], rel=0.002)
+    assert record["mirrored"]
+    assert record["counts"]["ok"] == table.n_obs
+    assert "nuclei" not in table.obsm
+
+
+@pytest.mark.parametrize("source", ["memory", "store", "image"])
+def test_kept_or_not_the_crops_are_the_same(scene, tmp_path, source):
+    from lemon_sc._objects.nuclei import read_crops
+
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata, store="memory")
+    expected = sdata["table"].obsm["nuclei"].copy()
+    lm.pp.extract_nuclei(sdata, store={"memory": "memory", "store": tmp_path / "c.zarr", "image": None}[source])
+    rows = np.array([7, 3, 12, 0])
+    crops, mpp = read_crops(sdata, rows)
+    np.testing.assert_array_equal(crops, expected[rows])
+    assert mpp == 0.25
+    if source != "image":
+        subset = sdata["table"][[12, 3, 20]].copy()
+        crops, _ = read_crops(subset, np.array([1, 0]))
+        np.testing.assert_array_equal(crops, expected[[3, 12]])
+
+
+def test_the_object_round_trips(scene, tmp_path):
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata, store="memory", multiple="mean")
+    sdata.write(tmp_path / "s.zarr")
+    again = sd.read_zarr(tmp_path / "s.zarr")["table"]
+    sdata["table"].write_h5ad(tmp_path / "t.h5ad")
+    for table in (again, ad.read_h5ad(tmp_path / "t.h5ad")):
+        np.testing.assert_array_equal(table.obsm["nuclei"], sdata["table"].obsm["nuclei"])
+        pd.testing.assert_series_equal(table.obs["nucleus_qc"], sdata["table"].obs["nucleus_qc"])
+        assert table.uns["lemon_sc"]["nuclei"]["image_key"] == "he_image"
+
+
+def add_nuclei(sdata, cells, *, scale=0.5, shift=(2.0, 0.0)):
+    """Give some cells a second, smaller nucleus beside the first."""
+    shapes = sdata["nucleus_boundaries"]
+    more = shapes[shapes["cell_id"].isin(cells)].copy()
+    more["geometry"] = [
+        shapely.affinity.translate(shapely.affinity.scale(g, scale, scale), *shift) for g in more.geometry
+    ]
+    more.index = np.arange(1001, 1001 + len(more))
+    placed = get_transformation(shapes, get_all=True)
+    both = pd.concat([more, shapes])  # the small ones first: order must not decide
+    both.attrs = {}
+    sdata.shapes["nucleus_boundaries"] = ShapesModel.parse(both, transformations=placed)
+    return more
+
+
+def test_the_largest_of_several_nuclei_is_taken(scene):
+    sdata, xy = scene
+    add_nuclei(sdata, ["cell003", "cell011"])
+    lm.pp.extract_nuclei(sdata)
+    table = sdata["table"]
+    np.testing.assert_allclose(table.obsm["nucleus_xy"], xy, atol=1e-6)
+    assert set(table.obs["cell_id"][table.obs["n_nuclei"] == 2]) == {"cell003", "cell011"}
+
+
+def test_all_nuclei_get_a_table_of_their_own(scene, tmp_path):
+    sdata, _ = scene
+    more = add_nuclei(sdata, ["cell003", "cell011"])
+    before = snapshot(sdata)
+    lm.pp.extract_nuclei(sdata, multiple="all", store="memory")
+    nuclei = sdata["nuclei"]
+    assert nuclei.n_obs == 27
+    assert nuclei.uns["spatialdata_attrs"]["region"] == "nucleus_boundaries"
+    own = sdata["nucleus_boundaries"].loc[nuclei.obs["instance_id"]]
+    assert own["cell_id"].tolist() == nuclei.obs["cell_id"].tolist()
+    parents = sdata["table"][nuclei.obs["parent"]]
+    np.testing.assert_array_equal(nuclei.X, parents.X)
+    assert set(more.index) <= set(nuclei.obs["instance_id"])
+    obs, *_ = before
+    pd.testing.assert_frame_equal(sdata["table"].obs, obs)
+    lm.tl.embed(sdata, table_key="nuclei")
+    assert np.isfinite(nuclei.obsm["X_lemon"]).all()
+    sdata.write(tmp_path / "s.zarr")
+    assert sd.read_zarr(tmp_path / "s.zarr")["nuclei"].n_obs == 27
+
+
+def test_cells_without_nucleus_outside_and_at_the_border():
+    sdata, xy = blob_scene(place(), side=5)
+    keep = sdata["nucleus_boundaries"].index[3:]
+    gone = set(sdata["nucleus_boundaries"]["cell_id"][:3])
+    placed = get_transformation(sdata["nucleus_boundaries"], get_all=True)
+    kept = sdata["nucleus_boundaries"].loc[keep]
+    kept.attrs = {}
+    sdata.shapes["nucleus_boundaries"] = ShapesModel.parse(kept, transformations=placed)
+    width = int(np.sort(xy[:, 0])[14]) + 5  # cuts through the third column of nuclei
+    element = sdata["he_image"].isel(x=slice(0, width))
+    sdata.images["he_image"] = element
+    lm.pp.extract_nuclei(sdata)
+    table = sdata["table"]
+    half = 20 * 0.25 / 0.2738
+    expected = np.where(xy[:, 0] + half <= width, "ok", np.where(xy[:, 0] <= width, "border", "outside_image"))
+    expected[table.obs["cell_id"].isin(gone)] = "no_nucleus"
+    assert set(expected) == {"ok", "border", "outside_image", "no_nucleus"}
+    assert table.obs["nucleus_qc"].tolist() == expected.tolist()
+    assert np.isnan(table.obsm["nucleus_xy"][expected == "no_nucleus"]).all()
+
+
+def test_glass_and_defocus_are_marked(scene):
+    sdata, xy = scene
+    pixels = np.asarray(sdata["he_image"].data).copy()
+    blank, blurred = xy[4], xy[9]
+    pixels[:, int(blank[1]) - 40 : int(blank[1]) + 40, int(blank[0]) - 40 : int(blank[0]) + 40] = 240
+    soft = blob_image([blurred], np.diag([0.2738, 0.2738, 1]), pixels.shape[1:], sigma_um=4.0)
+    window = np.s_[:, int(blurred[1]) - 30 : int(blurred[1]) + 30, int(blurred[0]) - 30 : int(blurred[0]) + 30]
+    pixels[window] = np.moveaxis(soft, 2, 0)[window]
+    sdata["he_image"].data = da.from_array(pixels)
+    lm.pp.extract_nuclei(sdata, store="memory")
+    qc = sdata["table"].obs["nucleus_qc"]
+    assert qc.iloc[4] == "blank"
+    assert qc.iloc[9] == "blurred"
+    kept = qc.copy()
+    lm.pp.extract_nuclei(sdata)
+    assert (sdata["table"].obs["nucleus_qc"].iloc[[4, 9]] == "ok").all(), "geometry alone cannot know"
+    lm.tl.embed(sdata)
+    pd.testing.assert_series_equal(sdata["table"].obs["nucleus_qc"], kept)
+    assert np.isnan(sdata["table"].obsm["X_lemon"][[4, 9]]).all()
+
+
+def test_label_images_points_and_circles_give_the_same_centres(scene):
+    sdata, xy = scene
+    order = sdata["table"].obs["cell_labels"].to_numpy()
+    um = sdata["table"].obsm["spatial"]
+    scale = {"global": Scale([1 / 0.2125] * 2, axes=("x", "y"))}
+    frame = pd.DataFrame({"x": um[:, 0], "y": um[:, 1], "cell_id": sdata["table"].obs["cell_id"].to_numpy()})
+    sdata.points["centres"] = PointsModel.parse(frame, transformations=scale)
+    sdata.shapes["circles"] = ShapesModel.parse(um, geometry=0, radius=2.5, index=order, transformations=scale)
+    sdata["circles"]["cell_id"] = frame["cell_id"].to_numpy()
+    side = int(um.max() / 0.2125) + 60
+    labels = np.zeros((side, side), dtype=np.int32)
+    yy, xx = np.mgrid[0:side, 0:side] + 0.5
+    for value, (x, y) in zip(order, um / 0.2125, strict=True):
+        labels[(xx - x) ** 2 + (yy - y) ** 2 < 12**2] = value
+    sdata.labels["nucleus_labels"] = Labels2DModel.parse(
+        labels, dims=("y", "x"), chunks=(64, 100), transformations={"global": Identity()}
+    )
+    for key, tolerance in (("centres", 1e-6), ("circles", 1e-6), ("nucleus_labels", 0.25)):
+        lm.pp.extract_nuclei(sdata, shapes_key=key)
+        np.testing.assert_allclose(sdata["table"].obsm["nucleus_xy"], xy, atol=tolerance)
+
+
+def test_masks_follow_the_outline_through_the_affine(scene):
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata, store="memory")
+    whole = sdata["table"].obsm["nuclei"].copy()
+    masked = {}
+    for mask in ("nucleus", "ring"):
+        lm.pp.extract_nuclei(sdata, store="memory", mask=mask)
+        masked[mask] = sdata["table"].obsm["nuclei"]
+    inside = (masked["nucleus"] != 255).any(axis=3)
+    np.testing.assert_array_equal(masked["nucleus"][inside], whole[inside])
+    np.testing.assert_array_equal(masked["ring"][~inside], whole[~inside])
+    area = sdata["nucleus_boundaries"].set_index("cell_id").area.loc[sdata["table"].obs["cell_id"]]
+    np.testing.assert_allclose(inside.sum(axis=(1, 2)) * 0.25**2, area, rtol=0.08)
+    lm.pp.extract_nuclei(sdata, mask="nucleus")
+    from lemon_sc._objects.nuclei import read_crops
+
+    np.testing.assert_array_equal(read_crops(sdata, np.arange(25))[0], masked["nucleus"])
+
+
+def test_the_real_xenium_crop(xenium_outs):
+    """Counts known from the bundle: a 40 px window lies inside the H&E for 107 nuclei, a 60 px one for 97."""
+    spatialdata_io = pytest.importorskip("spatialdata_io")
+    sdata = spatialdata_io.xenium(xenium_outs, transcripts=False)
+    for size, n in ((40, 107), (60, 97)):
+        lm.pp.extract_nuclei(sdata, store="memory", size_px=size)
+        counts = sdata["table"].uns["lemon_sc"]["nuclei"]["counts"]
+        assert counts == {"ok": n, "no_nucleus": 2, "outside_image": 0, "border": 120 - n, "blank": 0, "blurred": 0}
+    assert sdata["table"].uns["lemon_sc"]["nuclei"]["mpp"] == pytest.approx([0.3639, 0.3639], abs=5e-5)
+    dark = 255.0 - sdata["table"].obsm["nuclei"][(sdata["table"].obs["nucleus_qc"] == "ok").to_numpy()][..., 0]
+    mean = dark.mean(axis=0)
+    assert mean[26:34, 26:34].mean() > 1.3 * np.concatenate([mean[:8], mean[-8:]]).mean(), "nuclei are in the middle"
+
+
+def break_join(sdata):
+    sdata["nucleus_boundaries"]["cell_id"] = [f"x{i}" for i in range(25)]
+
+
+def move_away(sdata):
+    set_transformation(sdata["he_image"], {"global": Scale([0.001, 0.001], axes=("x", "y"))}, set_all=True)
+
+
+def flip_away(sdata):
+    matrix = get_transformation(sdata["he_image"]).to_affine_matrix(("x", "y"), ("x", "y"))
+    matrix[:2, 2] += 1e5
+    set_transformation(
+        sdata["he_image"], sd.transformations.Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y")), "global"
+    )
+
+
+def empty_outlines(sdata):
+    sdata["nucleus_boundaries"]["geometry"] = [shapely.Polygon()] * 25
+
+
+@pytest.mark.parametrize(
+    ("damage", "kwargs", "error", "message"),
+    [
+        (None, {"image_key": "HE"}, MissingKeyError, r"'HE' not found in `sdata.images` \(found: \['he_image'\]\)"),
+        (None, {"table_key": "tabel"}, MissingKeyError, r"'tabel' not found in `sdata.tables`.*Did you mean 'table'"),
+        (None, {"shapes_key": "nuclei"}, MissingKeyError, "'nuclei' not found"),
+        (None, {"multiple": "larges"}, ValueError, r"`multiple` must be one of .*Did you mean 'largest'"),
+        (None, {"mask": "cell"}, ValueError, "`mask` must be one of"),
+        (None, {"size_px": 41}, ValueError, "`size_px` must be an even int"),
+        (None, {"store": 3}, ValueError, "`store` must be None"),
+        (None, {"mpp": -0.2}, ValueError, "two finite numbers > 0"),
+        (None, {"mpp": 2.5}, ValueError, r"median diameter of .* which no nuclei have"),
+        (break_join, {}, ValueError, "No nucleus .* belongs to a row of the table"),
+        (move_away, {}, ValueError, "median diameter|outside the image"),
+        (flip_away, {}, ValueError, r"All nuclei of 'nucleus_boundaries' lie outside the image: they span x \d+"),
+        (empty_outlines, {}, ValueError, "None of the 25 nuclei .* has a centre"),
+    ],
+)
+def test_bad_input_says_what_to_do_and_changes_nothing(scene, damage, kwargs, error, message):
+    sdata, _ = scene
+    if damage is not None:
+        damage(sdata)
+    before = snapshot(sdata)
+    with pytest.raises(error, match=message):
+        lm.pp.extract_nuclei(sdata, **kwargs)
+    assert_untouched(sdata, before)
+
+
+def test_a_foreign_folder_is_not_overwritten(scene, tmp_path):
+    sdata, _ = scene
+    (tmp_path / "mine").mkdir()
+    before = snapshot(sdata)
+    with pytest.raises(ValueError, match="not a crop store"):
+        lm.pp.extract_nuclei(sdata, store=tmp_path / "mine")
+    assert_untouched(sdata, before)
+
+
+def test_some_bad_outlines_cost_only_their_cells(scene, caplog):
+    sdata, _ = scene
+    shapes = sdata["nucleus_boundaries"]
+    geometry = shapes.geometry.to_numpy().copy()
+    x, y = geometry[1].centroid.coords[0]
+    geometry[0] = shapely.Polygon()
+    geometry[1] = shapely.Polygon([(x - 3, y - 3), (x + 3, y + 3), (x + 3, y - 3), (x - 3, y + 3)])  # a bow tie
+    geometry[2] = None
+    shapes["geometry"] = geometry
+    lm.pp.extract_nuclei(sdata)
+    obs = sdata["table"].obs.set_index("cell_id")
+    lost = shapes["cell_id"].iloc[[0, 2]]
+    assert (obs.loc[lost, "nucleus_qc"] == "no_nucleus").all()
+    assert (obs["nucleus_qc"] == "no_nucleus").sum() == 2
+    assert "cross themselves" in caplog.text
+
+
+def test_nan_centroids_cost_only_their_cells(scene):
+    sdata, xy = scene
+    um = sdata["table"].obsm["spatial"].copy()
+    um[[2, 5]] = np.nan
+    frame = pd.DataFrame({"x": um[:, 0], "y": um[:, 1], "cell_id": sdata["table"].obs["cell_id"].to_numpy()})
+    scale = {"global": Scale([1 / 0.2125] * 2, axes=("x", "y"))}
+    sdata.points["centres"] = PointsModel.parse(frame, transformations=scale)
+    lm.pp.extract_nuclei(sdata, shapes_key="centres")
+    qc = sdata["table"].obs["nucleus_qc"]
+    assert np.flatnonzero(qc == "no_nucleus").tolist() == [2, 5]
+    np.testing.assert_allclose(np.delete(sdata["table"].obsm["nucleus_xy"], [2, 5], 0), np.delete(xy, [2, 5], 0), atol=1e-6)
+
+
+def test_the_store_is_replaced_and_stale_crops_are_dropped(scene, tmp_path):
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata, store=tmp_path / "c.zarr", size_px=60)
+    assert open_store(tmp_path / "c.zarr").size_px == 60
+    lm.pp.extract_nuclei(sdata, store=tmp_path / "c.zarr")
+    assert open_store(tmp_path / "c.zarr").size_px == 40
+    lm.pp.extract_nuclei(sdata, store="memory")
+    lm.pp.extract_nuclei(sdata)
+    assert "nuclei" not in sdata["table"].obsm
+
+
+def test_a_store_of_an_older_extraction_is_noticed(scene, tmp_path):
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata, store=tmp_path / "c.zarr")
+    old = sdata["table"].copy()
+    lm.pp.extract_nuclei(sdata, store=tmp_path / "c.zarr", size_px=60)
+    with pytest.raises(ValueError, match="is not the one these nuclei were extracted to"):
+        lm.tl.embed(old)
+
+
+def test_transformations_that_changed_meanwhile_are_noticed(scene):
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata)
+    set_transformation(sdata["nucleus_boundaries"], Scale([4.8, 4.8], axes=("x", "y")), "global")
+    with pytest.raises(ValueError, match="have changed since the nuclei were extracted"):
+        lm.tl.embed(sdata)
