@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,11 +58,11 @@ def demo(out: Path, *, cells: int, seed: int) -> None:
     """Run the main line on the phantom and hold it against the truth."""
     from lemon_sc import datasets
     from lemon_sc.report import Page, analyse, illustrate
-    from lemon_sc.truth import against_truth
+    from lemon_sc.truth import against_truth, planted_genes
 
     out.mkdir(parents=True, exist_ok=True)
     sdata = datasets.phantom(n_cells=cells, rng=seed)
-    adata = analyse(sdata)
+    adata = analyse(sdata, target=planted_genes(sdata["table"]))
     page = Page(
         out=out,
         title="lemon_sc on the phantom",
@@ -190,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("lemon_sc").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", message="zarr v3 autosharding")  # said once per array that spatialdata writes
     os.environ.setdefault("MPLBACKEND", "Agg")
     try:
         if args.command == "demo":

@@ -20,7 +20,7 @@ from lemon_sc._core.log import logger
 from lemon_sc._core.table import as_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 CLUSTERS = "morphology"
 BASIS = "X_umap_lemon"
+PERMUTE_UP_TO = 20_000
+"""Cells up to which Moran's I is also tested by permutation; with more, the analytic test is as good."""
+
 MIN_CELLS = 50
 """Fewer cells than this cannot be split into folds and clusters that mean anything."""
 
@@ -107,7 +110,14 @@ def add_manifold(adata: AnnData, *, n_clusters: int = 8, rng: int = 0) -> None:
     adata.obs[CLUSTERS] = pd.Categorical(label, categories=[f"m{k + 1}" for k in range(n_clusters)])
 
 
-def analyse(sdata: SpatialData, *, table_key: str = "table", model: Any = None, **extract: Any) -> AnnData:
+def analyse(
+    sdata: SpatialData,
+    *,
+    table_key: str = "table",
+    model: Any = None,
+    target: str | Sequence[str] = "genes",
+    **extract: Any,
+) -> AnnData:
     """The main line: nuclei, embedding, manifold, probe and Moran's I.
 
     Parameters
@@ -118,6 +128,8 @@ def analyse(sdata: SpatialData, *, table_key: str = "table", model: Any = None, 
         The table.
     model
         As in `lm.tl.embed`.
+    target
+        As in `lm.tl.probe`.
     **extract
         Options of `lm.pp.extract_nuclei`.
 
@@ -135,9 +147,10 @@ def analyse(sdata: SpatialData, *, table_key: str = "table", model: Any = None, 
         )
         raise ValueError(msg)
     add_manifold(adata)
-    tl.probe(adata, target="genes")
+    tl.probe(adata, target=target)
     normalise(adata)
-    tl.morans_i(adata, use_rep=keys.X_LEMON, layer="lognorm", n_perms=99)
+    n_perms = 999 if n_ok < PERMUTE_UP_TO else None
+    tl.morans_i(adata, use_rep=keys.X_LEMON, layer="lognorm", n_perms=n_perms)
     return adata
 
 
@@ -183,10 +196,11 @@ def illustrate(page: Page, sdata: SpatialData, *, table_key: str, color: str, by
             lambda: pl.nuclei(sdata, dim="area_um2", table_key=table_key),
         )
     page.text("The morphology manifold", "Every cell is placed by what its nucleus looks like, not by its expression.")
+    grid = int(np.clip(np.sqrt(record["counts"][keys.QC_OK]), 8, 40))
     page.picture(
         "morphology_map",
         "Nuclei on the manifold: in each square the nucleus nearest to its centre.",
-        lambda: pl.morphology_map(sdata, basis=BASIS, table_key=table_key),
+        lambda: pl.morphology_map(sdata, basis=BASIS, grid=grid, table_key=table_key),
     )
     page.picture(
         "markers",

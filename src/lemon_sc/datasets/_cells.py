@@ -1,4 +1,4 @@
-"""Cell bodies: every nucleus grows until it meets a neighbour or has grown enough, as Xenium expands nuclei. Units: um."""
+"""Cell bodies: every nucleus grows until it meets a neighbour or has grown enough, as in Xenium. Units: um."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ Macenko normalisation takes as its reference.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +32,7 @@ WHITE = np.array([243.0, 241.0, 244.0], dtype=np.float32)
 TILE = 768
 PSF_UM = 0.25
 SCANNER_NOISE = 1.6
+MAX_THREADS = 8
 BATCH = 1 << 20  # pixels of object windows drawn at once
 
 
@@ -99,27 +102,37 @@ def render_he(
     shape
         Height and width in px.
     rng
-        For the scanner's noise.
+        For the scanner's noise, which is drawn tile by tile, whatever the number of threads.
 
     Returns
     -------
     uint8 (height, width, 3).
     """
     image = np.empty((*shape, 3), np.uint8)
-    pixel = float(np.sqrt(abs(np.linalg.det(np.asarray(to_um)[:2, :2]))))
-    halo = int(np.ceil(4 * PSF_UM / pixel))
-    for y in range(0, shape[0], TILE):
-        for x in range(0, shape[1], TILE):
-            height, width = min(TILE, shape[0] - y), min(TILE, shape[1] - x)
-            canvas = Canvas(to_um, x - halo, y - halo, width + 2 * halo, height + 2 * halo)
-            _background(canvas, tissue, details)
-            _cytoplasm(canvas, tissue, body, details)
-            _chromatin(canvas, tissue, details)
-            _section_edge(canvas, tissue, details)
-            light = _develop(canvas)[halo : halo + height, halo : halo + width]
-            light += rng.standard_normal(light.shape, dtype=np.float32) * SCANNER_NOISE
-            image[y : y + height, x : x + width] = np.rint(light).clip(0, 255)
+    corners = [(x, y) for y in range(0, shape[0], TILE) for x in range(0, shape[1], TILE)]
+
+    def draw(corner: tuple[int, int], noise: np.random.Generator) -> None:
+        x, y = corner
+        target = image[y : y + TILE, x : x + TILE]
+        light = _draw_tile(tissue, body, details, to_um, (x, y, target.shape[1], target.shape[0]))
+        light += noise.standard_normal(light.shape, dtype=np.float32) * SCANNER_NOISE
+        target[:] = np.rint(light).clip(0, 255)
+
+    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MAX_THREADS)) as pool:
+        list(pool.map(draw, corners, rng.spawn(len(corners))))
     return image
+
+
+def _draw_tile(tissue: Tissue, body: Array, details: Details, to_um: Array, box: tuple[int, int, int, int]) -> Plane:
+    """Light (height, width, 3) of the tile ``box = (x, y, width, height)``, without noise."""
+    x, y, width, height = box
+    halo = int(np.ceil(4 * PSF_UM / np.sqrt(abs(np.linalg.det(to_um[:2, :2])))))
+    canvas = Canvas(to_um, x - halo, y - halo, width + 2 * halo, height + 2 * halo)
+    _background(canvas, tissue, details)
+    _cytoplasm(canvas, tissue, body, details)
+    _chromatin(canvas, tissue, details)
+    _section_edge(canvas, tissue, details)
+    return _develop(canvas)[halo : halo + height, halo : halo + width]
 
 
 def _background(canvas: Canvas, tissue: Tissue, details: Details) -> None:

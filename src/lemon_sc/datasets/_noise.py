@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Plane = NDArray[np.float32]
+    Array = NDArray[np.floating]
 
 TEXELS = 3.0  # lattice points per correlation length: enough for linear interpolation to look smooth
 
@@ -30,7 +31,7 @@ class Noise:
         lattice = gaussian_filter(rng.standard_normal((size, size)), TEXELS / 2, mode="wrap")
         self.lattice: Plane = ((lattice - lattice.mean()) / lattice.std()).astype(np.float32)
 
-    def __call__(self, x: Plane, y: Plane) -> Plane:
+    def __call__(self, x: Array, y: Array) -> Plane:
         """Values at positions in units of the correlation length; `x` and `y` have the same shape."""
         at = np.stack([y, x]).astype(np.float32, copy=False) * np.float32(TEXELS)
         return map_coordinates(self.lattice, at, order=1, mode="grid-wrap", prefilter=False, output=np.float32)

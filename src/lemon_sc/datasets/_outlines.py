@@ -88,7 +88,9 @@ class Outlines:
         return np.concatenate([xy, xy[:, :1]], axis=1) + (self.centre - _centroid(xy))[:, None]
 
 
-def make_outlines(centre: Array, angle: Array, area: Array, elongation: Array, amplitude: Array, phase: Array) -> Outlines:
+def make_outlines(
+    centre: Array, angle: Array, area: Array, elongation: Array, amplitude: Array, phase: Array
+) -> Outlines:
     """Outlines of exactly the given areas (um2) around their centroids."""
     a = np.sqrt(area * elongation / np.pi)
     b = a / elongation
@@ -104,7 +106,9 @@ def _moments(a: Array, b: Array, amplitude: Array, phase: Array) -> tuple[Array,
     """Area (n,) and centroid from the pole in the outline's own frame (n, 2)."""
     t = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False)
     cos, sin = np.cos(t)[None], np.sin(t)[None]
-    r = polar_radius(cos + 0 * a[:, None], sin + 0 * a[:, None], a[:, None], b[:, None], amplitude[:, None], phase[:, None])[0]
+    r = polar_radius(
+        cos + 0 * a[:, None], sin + 0 * a[:, None], a[:, None], b[:, None], amplitude[:, None], phase[:, None]
+    )[0]
     area = np.pi * (r**2).mean(axis=1)
     first = 2 * np.pi / 3 * np.stack([(r**3 * cos).mean(axis=1), (r**3 * sin).mean(axis=1)], axis=1)
     return area, first / area[:, None]

@@ -24,6 +24,7 @@ from lemon_sc.datasets import _tissue as ti
 from lemon_sc.datasets._cells import cell_polygons, grow
 from lemon_sc.datasets._expression import plant_expression
 from lemon_sc.datasets._he import render_he
+from lemon_sc.datasets._ids import cell_id_strings
 from lemon_sc.datasets._looks import draw_details
 from lemon_sc.datasets._placement import PIXEL_SIZE, Placement, place_he
 from lemon_sc.datasets._rasters import dapi_image, label_image
@@ -82,7 +83,7 @@ def phantom(
         Shear of the H&E, as the tangent of an angle.
     ids
         ``"string"``: cell ids and nuclei as in Xenium Onboard Analysis 2 and later. ``"int"``: as in 1.0, where every
-        nucleus has the id of its cell and no cell has two.
+        nucleus has the id of its cell, no cell has two, and there is a ``morphology_mip`` beside ``morphology_focus``.
 
     Returns
     -------
@@ -113,9 +114,7 @@ def phantom(
     streams = spawn(rng, 7)
     tissue = ti.make_tissue(streams[0], n_cells, multinucleate=ids == "string")
     body, details = grow(tissue), draw_details(streams[1], tissue)
-    placement = place_he(
-        tissue.nuclei.centre, tissue.side, mpp=mpp, rotation=rotation, flip=flip, shear=shear
-    )
+    placement = place_he(tissue.nuclei.centre, tissue.side, mpp=mpp, rotation=rotation, flip=flip, shear=shear)
     to_um = np.diag([PIXEL_SIZE, PIXEL_SIZE, 1.0]) @ placement.affine
     he = render_he(tissue, body, details, to_um=to_um, shape=placement.shape, rng=streams[2])
     made = _draw_ids(streams[3], tissue, ids)
@@ -127,6 +126,8 @@ def phantom(
         streams[5], tissue, body, table.X.toarray().astype(int), genes=list(table.var_names), cell_id=made.cell
     )
     images, labels = _rasters(streams[6], tissue, shapes, made)
+    if ids == "int":
+        images["morphology_mip"] = images["morphology_focus"]  # one focal plane is its own maximum projection
     return sd.SpatialData(
         images={"he_image": _image(he, Affine(placement.affine, ("x", "y"), ("x", "y")), "rgb"), **images},
         labels=labels,
@@ -147,19 +148,13 @@ def _check(n_cells: int, mpp: float, rotation: float, shear: float) -> None:
         raise bad_value("shear", must="lie between -0.5 and 0.5", got=shear)
 
 
-def cell_id_strings(prefix: NDArray[np.uint32], suffix: int = 1) -> NDArray[np.str_]:
-    """Xenium's text form of cell ids: eight hexadecimal digits shifted to a..p, a dash, the suffix."""
-    shifted = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
-    return np.array([f"{int(p):08x}".translate(shifted) + f"-{suffix}" for p in prefix])
-
-
 def _draw_ids(rng: np.random.Generator, tissue: ti.Tissue, ids: str) -> _Ids:
     n = len(tissue.cell_type)
     if ids == "int":
         cell = np.arange(FIRST_INT_ID, FIRST_INT_ID + n, dtype=np.int64)
         return _Ids(cell, cell, cell[tissue.cell_of[: tissue.n_nuclei]])
     prefix = np.sort(rng.choice(2**29, size=n, replace=False)).astype(np.uint32)
-    return _Ids(cell_id_strings(prefix).astype(object), np.arange(1, n + 1), np.arange(1, tissue.n_nuclei + 1))
+    return _Ids(cell_id_strings(prefix), np.arange(1, n + 1), np.arange(1, tissue.n_nuclei + 1))
 
 
 def _shapes(
@@ -251,7 +246,10 @@ def _rasters(
     dapi = dapi_image(rng, nuclei, made.nucleus_label, tissue.chromatin[: tissue.n_nuclei])
     labels = {
         name: Labels2DModel.parse(
-            da.from_array(plane, chunks=CHUNKS), dims=("y", "x"), transformations={"global": Identity()}, scale_factors=LEVELS
+            da.from_array(plane, chunks=CHUNKS),
+            dims=("y", "x"),
+            transformations={"global": Identity()},
+            scale_factors=LEVELS,
         )
         for name, plane in (("nucleus_labels", nuclei), ("cell_labels", cells))
     }

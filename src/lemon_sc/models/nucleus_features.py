@@ -70,17 +70,21 @@ def edge_px(mask: Mask) -> NDArray[np.int64]:
     return mask[:, 0].sum(axis=1) + mask[:, -1].sum(axis=1) + mask[:, :, 0].sum(axis=1) + mask[:, :, -1].sum(axis=1)
 
 
+def pixel_sums(mask: Mask) -> NDArray[np.float64]:
+    """Sums over the pixels of 1, x, y, xx, yy, xy, with (x, y) from the crop centre in px: (6, n)."""
+    n, size, _ = mask.shape
+    at = 2 * np.arange(size) - (size - 1)  # doubled, so that all sums are integers that float32 holds exactly
+    x, y = (v.ravel() for v in np.meshgrid(at, at))
+    terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1).astype(np.float32)
+    sums = mask.reshape(n, -1).astype(np.float32) @ terms
+    return sums.T.astype(np.float64) / np.array([1, 2, 2, 4, 4, 4])[:, None]
+
+
 def ellipse(mask: Mask) -> tuple[NDArray[np.float64], ...]:
     """Centroid (x, y) from the crop centre and the covariance (xx, yy, xy) of the pixel squares, in px."""
-    size = mask.shape[1]
-    at = np.arange(size) - (size - 1) / 2
-    along_x, along_y = mask.sum(axis=1), mask.sum(axis=2)
-    area = np.maximum(along_x.sum(axis=1), 1)
-    x, y = (along_x * at).sum(axis=1) / area, (along_y * at).sum(axis=1) / area
-    xx = (along_x * at**2).sum(axis=1) / area - x**2 + 1 / 12
-    yy = (along_y * at**2).sum(axis=1) / area - y**2 + 1 / 12
-    xy = ((mask * at).sum(axis=2) * at).sum(axis=1) / area - x * y
-    return x, y, xx, yy, xy
+    area, *sums = pixel_sums(mask)
+    x, y, xx, yy, xy = (s / np.maximum(area, 1) for s in sums)
+    return x, y, xx - x**2 + 1 / 12, yy - y**2 + 1 / 12, xy - x * y
 
 
 DIRECTIONS = 64

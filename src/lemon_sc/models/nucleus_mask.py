@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemon_sc.models import bitmask
-from lemon_sc.models.nucleus_features import area_px, edge_px, masked_mean, perimeter_px
+from lemon_sc.models.nucleus_features import edge_px, masked_mean, perimeter_px, pixel_sums
 
 UNIT = 1000
 """Optical density is held in integer thousandths."""
@@ -43,14 +43,13 @@ def stains(od: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]
 
 def smooth(image: NDArray[np.int32], *, spacing: int = 1) -> NDArray[np.int32]:
     """Binomial filter [1 4 6 4 1] / 16 per axis with taps `spacing` px apart, edges repeated; exact in int32."""
-    size = image.shape[1]
-    at = np.arange(size)
-    total = image
-    for axis in (1, 2):
-        near = [np.clip(at + k * spacing, 0, size - 1) for k in (-2, -1, 1, 2)]
-        a, b, c, d = (np.take(total, index, axis=axis) for index in near)
-        total = 6 * total + 4 * (b + c) + (a + d)
-    return (total + 128) >> 8
+    reach = 2 * spacing
+    rows = np.pad(image, ((0, 0), (reach, reach), (0, 0)), mode="edge")
+    a, b, c, d, e = (rows[:, k * spacing : k * spacing + image.shape[1]] for k in range(5))
+    half = 6 * c + 4 * (b + d) + (a + e)
+    columns = np.pad(half, ((0, 0), (0, 0), (reach, reach)), mode="edge")
+    a, b, c, d, e = (columns[:, :, k * spacing : k * spacing + image.shape[2]] for k in range(5))
+    return (6 * c + 4 * (b + d) + (a + e) + 128) >> 8
 
 
 BINS = 64
@@ -148,21 +147,19 @@ def find_nucleus(haematoxylin: NDArray[np.int32]) -> NucleusMasks:
 
 def _score(level: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """How much each candidate looks like the central nucleus; 0 for what is none: (n,)."""
-    size = mask.shape[1]
     words = bitmask.pack(mask)
     next_to = bitmask.dilate(words)
     inside = bitmask.unpack(words & ~bitmask.erode(bitmask.erode(words)))
     outside = bitmask.unpack(bitmask.dilate(bitmask.dilate(next_to), corners=True) & ~next_to)
     contrast = masked_mean(level, inside) - masked_mean(level, outside)
-    area = area_px(mask)
-    at = 2 * np.arange(size) - (size - 1)  # twice the distance from the centre, in integers
-    x, y = (mask.sum(axis=axis) @ at for axis in (1, 2))
-    offset2 = (x**2 + y**2) / (2.0 * np.maximum(area, 1)) ** 2
+    area, x, y, *_ = pixel_sums(mask)
+    offset2 = (x**2 + y**2) / np.maximum(area, 1) ** 2
     perimeter = np.maximum(perimeter_px(mask), 1)
     roundness = np.minimum(4 * np.pi * area / perimeter**2, 1)
     seen = 1 - np.minimum(edge_px(mask) / perimeter, 1)
-    nearest = np.where(mask, squared_radius(size), np.iinfo(np.int32).max).min(axis=(1, 2))
-    is_nucleus = (area >= MIN_AREA_PX) & (contrast >= MIN_CONTRAST) & (nearest <= 4 * MAX_OFFSET_PX**2)
+    central = bitmask.pack((squared_radius(len(words)) <= 4 * MAX_OFFSET_PX**2)[None])
+    is_near = (words & central).any(axis=0)
+    is_nucleus = is_near & (area >= MIN_AREA_PX) & (contrast >= MIN_CONTRAST)
     return is_nucleus * contrast * seen * roundness * np.sqrt(area) * np.exp(-offset2 / OFFSET_SCALE_PX**2)
 
 

@@ -52,16 +52,17 @@ def probe(
     Features are standardised with the training cells' statistics, the intercept is free, and the penalty (one for all
     genes and each held-out group, 10^-2 to 10^6) is chosen by leaving out each training group in turn. The score is the
     Pearson correlation of each gene over the cells of a held-out group; correlations over pooled groups stand beside it
-    and are inflated by differences between groups. The null repeats all of it with the cells' expression shuffled
-    within each group.
+    and are inflated by differences between groups. The null repeats the fits, with the penalties found, on expression
+    shuffled among the cells of each group.
 
     Parameters
     ----------
     %(adata)s
     target
         ``"genes"``: the 50 genes of highest mean expression, by rank within each group, ranks summed over groups
-        (held-out ones included; the choice does not see the embedding), controls left out. Else one gene name or a list
-    of them. %(use_rep)s
+        (held-out ones included; the choice does not see the embedding), controls left out. Else one gene name or a
+        list of them.
+    %(use_rep)s
     groups
         Column of ``adata.obs`` with the slide or patient. Cells without a value are left out and counted. ``None``
         takes spatial blocks from ``adata.obsm["spatial"]``; do not use it where several slides share coordinates.
