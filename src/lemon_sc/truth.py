@@ -46,7 +46,7 @@ def against_truth(adata: AnnData) -> pd.DataFrame:
     area = adata.obsm[keys.X_LEMON][ok, features.index("area_um2")]
     agreement = spearmanr(area, adata.obs["truth_area_um2"][ok]).statistic
     rows.append(("nuclear area, rank correlation with the true area", float(agreement), 1.0))
-    pcc = adata.uns[keys.UNS][keys.PROBE][keys.PROBE]["summary"].set_index("gene")["pcc"]
+    pcc = adata.uns[keys.UNS][keys.PROBE][keys.PROBE]["summary"]["pcc"]
     moran = adata.uns[keys.MORAN]["pval_norm"]
     for kind in PLANTED:
         genes = adata.var_names[adata.var["truth"] == kind]

@@ -51,9 +51,7 @@ def test_labels_agree_with_regionprops_whatever_the_blocks(block):
     labels[3:9, 4:20] = 7
     labels[10:30, 25:27] = 2
     labels[30:39, 5:6] = 900
-    blocks = [
-        (y, x, labels[y : y + block, x : x + block]) for y in range(0, 40, block) for x in range(0, 50, block)
-    ]
+    blocks = [(y, x, labels[y : y + block, x : x + block]) for y in range(0, 40, block) for x in range(0, 50, block)]
     values, centres = label_centres(blocks)
     props = regionprops(labels)
     assert values.tolist() == [p.label for p in props]

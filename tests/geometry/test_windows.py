@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lemon_sc.geometry.windows import check_mpp, choose_level, inside, plan_windows, window_side
+from lemon_sc.geometry.windows import PHASES, check_mpp, choose_level, inside, plan_windows, window_side
 
 
 def test_a_crop_of_40_px_shows_10_um():
@@ -30,12 +30,12 @@ def test_crop_centre_is_the_nucleus_and_all_taps_fit(mpp):
     xy = np.random.default_rng(0).uniform(100, 200, (50, 2))
     down = [(1.0, 1.0), (2.0, 2.0), (4.0, 4.0)]
     w = plan_windows(xy, mpp=mpp, downsamples=down, size_px=40, target_mpp=0.25)
-    scale = np.array(w.scale)
-    middle = (w.start + w.offset + scale * 19.5) * down[w.level]  # centre of the crop in level-0 px
-    np.testing.assert_allclose(middle, xy, atol=1e-9)
+    scale, first = np.array(w.scale), np.array(w.base) + w.phase / PHASES
+    middle = (w.start + first + scale * 19.5) * down[w.level]  # centre of the crop in level-0 px
+    np.testing.assert_allclose(middle, xy, atol=0.51 / PHASES * down[w.level][0])
     reach = 2 * np.maximum(scale, 1)
-    assert (w.offset - reach >= -0.5).all()
-    assert (w.offset + 39 * scale + reach <= np.array(w.taps) + 0.5).all()
+    assert (first - reach >= -0.5).all()
+    assert (first + 39 * scale + reach <= np.array(w.taps) + 0.5).all()
 
 
 @pytest.mark.parametrize("mpp", [(0, 0.25), (-1, 1), (np.nan, 0.2), (np.inf, 1)])

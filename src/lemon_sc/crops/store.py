@@ -20,6 +20,7 @@ import pandas as pd
 import zarr
 
 from lemon_sc._core.errors import listing
+from lemon_sc.crops.stream import rebatched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -119,7 +120,7 @@ def write_store(
         )
         order = np.zeros(len(obs_name), dtype=np.int64)
         at = 0
-        for index, pixels in batches:
+        for index, pixels in rebatched(batches, SHARD):  # whole shards: each is written once
             order[at : at + len(index)] = index
             crops[at : at + len(index)] = pixels
             at += len(index)

@@ -1,28 +1,30 @@
 """Crops in image order: every block of the image is decoded once, whatever the number of nuclei in it.
 
-Peers read the image once per nucleus. Here nuclei are grouped by image block; blocks are decoded ahead by a pool of
-threads, and all windows of a block are gathered and resampled together. A window that crosses blocks waits, as a small
-patch, until its last block has come by, so memory is bounded by a few blocks.
+Peers read the image once per nucleus. Here nuclei are grouped by image block; a pool of threads decodes blocks and cuts
+the windows that lie inside them. A window that crosses blocks waits, as a small patch, until its last block has come
+by, so memory is bounded by a few blocks and their crops.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from os import cpu_count
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 
-from lemon_sc.crops.resample import axis_weights, resample
-from lemon_sc.geometry.windows import Windows, plan_windows
+from lemon_sc.crops.resample import Resampler, resampler
+from lemon_sc.geometry.windows import plan_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
+
+    Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
 
 TARGET_MPP = 0.25
 """um per crop px, LEMON's (40x)."""
@@ -50,14 +52,6 @@ class PyramidImage(Protocol):
     downsamples: Sequence[tuple[float, float]]
 
 
-@dataclass(kw_only=True)
-class Patch:
-    """A window that crosses blocks, while it waits for the rest of its pixels."""
-
-    pixels: NDArray[np.uint8]
-    missing: int = field(default=0)
-
-
 def block_edges(edges: Sequence[int], block_px: int) -> NDArray[np.int64]:
     """Thin out chunk borders so that blocks are whole chunks, at least `block_px` wide where chunks are smaller."""
     kept = [int(edges[0])]
@@ -67,12 +61,39 @@ def block_edges(edges: Sequence[int], block_px: int) -> NDArray[np.int64]:
     return np.array([*kept, int(edges[-1])], dtype=np.int64)
 
 
-@dataclass(frozen=True, kw_only=True)
+def grouped(keys: NDArray[np.int64], values: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """Values by key, each group in ascending order of value."""
+    if not len(keys):
+        return {}
+    order = np.lexsort((values, keys))
+    keys, values = keys[order], values[order]
+    first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
+    return {int(keys[a]): group for a, group in zip(first, np.split(values, first[1:]), strict=True)}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BlockPlan:
-    """Which windows touch which block. Blocks are numbered row by row."""
+    """Which windows touch which block. Blocks are numbered row by row.
+
+    Attributes
+    ----------
+    rows, cols
+        Borders of the blocks.
+    start, phase, cut
+        First tap and sub-pixel phase of each window, and what cuts them.
+    whole
+        Windows that lie inside a block, by block.
+    parts
+        Windows of which a block holds a part, by block.
+    n_parts
+        In how many blocks each window lies.
+    """
 
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
+    start: NDArray[np.int64]
+    phase: NDArray[np.int64]
+    cut: Resampler
     whole: dict[int, NDArray[np.int64]]
     parts: dict[int, NDArray[np.int64]]
     n_parts: NDArray[np.int64]
@@ -88,115 +109,162 @@ class BlockPlan:
         return int(self.rows[r]), int(self.rows[r + 1]), int(self.cols[c]), int(self.cols[c + 1])
 
 
-def grouped(keys: NDArray[np.int64], values: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Values by key, each group in ascending order of value."""
-    if not len(keys):
-        return {}
-    order = np.lexsort((values, keys))
-    keys, values = keys[order], values[order]
-    first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
-    return {int(keys[a]): group for a, group in zip(first, np.split(values, first[1:]), strict=True)}
-
-
-def plan_blocks(windows: Windows, level: Level, *, block_px: int = BLOCK_PX) -> BlockPlan:
-    """Assign every window to the blocks that hold its source pixels."""
+def plan_blocks(
+    image: PyramidImage,
+    xy: NDArray[np.float64],
+    *,
+    mpp: tuple[float, float],
+    size_px: int,
+    target_mpp: float,
+    block_px: int = BLOCK_PX,
+) -> tuple[Level, BlockPlan]:
+    """Choose the pyramid level, and assign every window to the blocks that hold its source pixels."""
+    windows = plan_windows(xy, mpp=mpp, downsamples=image.downsamples, size_px=size_px, target_mpp=target_mpp)
+    level = image.levels[windows.level]
+    start = windows.start
     height, width = level.shape
     rows, cols = block_edges(level.row_edges, block_px), block_edges(level.col_edges, block_px)
-    n_cols = len(cols) - 1
-    lo, hi = windows.start, windows.start + np.array(windows.taps)
-    first = np.clip(lo, 0, [width - 1, height - 1])
-    last = np.clip(hi - 1, 0, [width - 1, height - 1])
+    end = start + np.array(windows.taps)
+    first = np.clip(start, 0, [width - 1, height - 1])
+    last = np.clip(end - 1, 0, [width - 1, height - 1])
     r0, r1 = (np.searchsorted(rows, e[:, 1], side="right") - 1 for e in (first, last))
     c0, c1 = (np.searchsorted(cols, e[:, 0], side="right") - 1 for e in (first, last))
-    in_image = (lo >= 0).all(axis=1) & (hi <= [width, height]).all(axis=1)
+    in_image = (start >= 0).all(axis=1) & (end <= [width, height]).all(axis=1)
     single = in_image & (r0 == r1) & (c0 == c1)
-    index = np.arange(len(lo))
+    index, n_cols = np.arange(len(start)), len(cols) - 1
     n_parts = (r1 - r0 + 1) * (c1 - c0 + 1)
     spread = np.repeat(index[~single], n_parts[~single])
-    nth = np.concatenate([np.arange(k) for k in n_parts[~single]]) if len(spread) else np.zeros(0, dtype=np.int64)
+    nth = np.arange(len(spread)) - np.repeat(np.cumsum(n_parts[~single]) - n_parts[~single], n_parts[~single])
     wide = (c1 - c0 + 1)[spread]
-    part_block = (r0[spread] + nth // wide) * n_cols + c0[spread] + nth % wide
-    return BlockPlan(
+    plan = BlockPlan(
         rows=rows,
         cols=cols,
+        start=start,
+        phase=windows.phase,
+        cut=resampler(windows),
         whole=grouped((r0 * n_cols + c0)[single], index[single]),
-        parts=grouped(part_block, spread),
+        parts=grouped((r0[spread] + nth // wide) * n_cols + c0[spread] + nth % wide, spread),
         n_parts=n_parts,
     )
+    return level, plan
 
 
-def decoded(plan: BlockPlan, level: Level, *, workers: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Decode the planned blocks in order, `workers` at a time and as many ahead."""
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="lemon_sc-decode") as pool:
-        ahead: deque[tuple[int, Future[NDArray[np.uint8]]]] = deque()
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Piece:
+    """The part of a window that one block holds: `pixels` belong at `at` (y, x) of the window's patch."""
+
+    index: int
+    at: tuple[int, int]
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Done:
+    """What comes of one block: finished crops, and pieces of windows that cross its border."""
+
+    index: NDArray[np.int64]
+    crops: NDArray[np.uint8]
+    pieces: list[Piece]
+
+
+def do_block(block: int, plan: BlockPlan, level: Level) -> Done:
+    """Decode a block and cut what lies in it."""
+    y0, y1, x0, x1 = plan.bounds(block)
+    pixels = level.read(y0, y1, x0, x1)
+    index = plan.whole.get(block, np.zeros(0, dtype=np.int64))
+    crops = plan.cut(pixels, plan.start[index] - [x0, y0], plan.phase[index])
+    taps_x, taps_y = plan.cut.taps
+    pieces = []
+    for i in plan.parts.get(block, ()):
+        wx, wy = (int(v) for v in plan.start[i])
+        ya, yb, xa, xb = max(wy, y0), min(wy + taps_y, y1), max(wx, x0), min(wx + taps_x, x1)
+        part = pixels[ya - y0 : yb - y0, xa - x0 : xb - x0].copy()  # a view would keep the whole block alive
+        pieces.append(Piece(index=int(i), at=(ya - wy, xa - wx), pixels=part))
+    return Done(index=index, crops=crops, pieces=pieces)
+
+
+def in_order(jobs: Sequence[Callable[[], Done]], *, workers: int) -> Iterator[Done]:
+    """Run jobs on `workers` threads, and yield their results in order, as many ahead as there are threads."""
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="lemon_sc-crops") as pool:
+        ahead: deque[Future[Done]] = deque()
         try:
-            for block in plan.order:
-                ahead.append((block, pool.submit(level.read, *plan.bounds(block))))
+            for job in jobs:
+                ahead.append(pool.submit(job))
                 if len(ahead) > workers:
-                    number, future = ahead.popleft()
-                    yield number, future.result()
+                    yield ahead.popleft().result()
             while ahead:
-                number, future = ahead.popleft()
-                yield number, future.result()
+                yield ahead.popleft().result()
         finally:
-            for _, future in ahead:
+            for future in ahead:
                 future.cancel()
 
 
-def window_view(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Every window of an image (h, w, 3) as a view (h', w', height, width * 3), whose rows are contiguous to copy."""
-    pixels = np.ascontiguousarray(pixels)
-    h, w, _ = pixels.shape
-    row, column, sample = pixels.strides
-    shape = (h - height + 1, w - width + 1, height, width * 3)
-    return np.lib.stride_tricks.as_strided(pixels, shape, (row, column, row, sample), writeable=False)
+class Border:
+    """Windows that cross blocks, while they wait for their last piece.
+
+    Parameters
+    ----------
+    plan
+        Where the windows lie.
+    shape
+        (height, width) of the level, beyond which the outermost px is repeated.
+    """
+
+    def __init__(self, plan: BlockPlan, shape: tuple[int, int]) -> None:
+        self.plan, self.shape = plan, shape
+        self.pieces: dict[int, list[Piece]] = {}
+
+    def take(self, pieces: list[Piece]) -> list[int]:
+        """Keep pieces; return the windows that are complete now."""
+        for piece in pieces:
+            self.pieces.setdefault(piece.index, []).append(piece)
+        touched = dict.fromkeys(piece.index for piece in pieces)
+        return [i for i in touched if len(self.pieces[i]) == self.plan.n_parts[i]]
+
+    def patch(self, i: int) -> NDArray[np.uint8]:
+        """Join the pieces of a window."""
+        taps_x, taps_y = self.plan.cut.taps
+        patch = np.zeros((taps_y, taps_x, 3), dtype=np.uint8)
+        for piece in self.pieces.pop(i):
+            (y, x), (h, w) = piece.at, piece.pixels.shape[:2]
+            patch[y : y + h, x : x + w] = piece.pixels
+        x0, y0 = self.plan.start[i]
+        ys = np.clip(np.arange(y0, y0 + taps_y), 0, self.shape[0] - 1) - y0
+        xs = np.clip(np.arange(x0, x0 + taps_x), 0, self.shape[1] - 1) - x0
+        return patch[ys[:, None], xs]
+
+    def cut(self, index: list[int]) -> Batch:
+        """Crops of complete windows."""
+        taps_x, taps_y = self.plan.cut.taps
+        tall = np.concatenate([self.patch(i) for i in index])  # one patch under the other
+        start = np.column_stack([np.zeros(len(index), np.int64), np.arange(len(index)) * taps_y])
+        return np.array(index), self.plan.cut(tall, start, self.plan.phase[index])
 
 
-def gathered(
-    windows: Windows, plan: BlockPlan, level: Level, *, workers: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Source patches (b, Ky, Kx, 3) of the windows, as their blocks come by."""
-    taps_x, taps_y = windows.taps
-    waiting: dict[int, Patch] = {}
-    for block, pixels in decoded(plan, level, workers=workers):
-        y0, y1, x0, x1 = plan.bounds(block)
-        if (index := plan.whole.get(block)) is not None:
-            view = window_view(pixels, taps_y, taps_x)
-            at = windows.start[index] - [x0, y0]
-            for some in np.array_split(np.arange(len(index)), -(-len(index) // 4096)):
-                yield index[some], view[at[some, 1], at[some, 0]].reshape(-1, taps_y, taps_x, 3)
-        done = []
-        for i in plan.parts.get(block, ()):
-            patch = waiting.get(i)
-            if patch is None:
-                blank = np.zeros((taps_y, taps_x, 3), dtype=np.uint8)
-                patch = waiting[i] = Patch(pixels=blank, missing=int(plan.n_parts[i]))
-            wx, wy = windows.start[i]
-            ya, yb, xa, xb = max(wy, y0), min(wy + taps_y, y1), max(wx, x0), min(wx + taps_x, x1)
-            patch.pixels[ya - wy : yb - wy, xa - wx : xb - wx] = pixels[ya - y0 : yb - y0, xa - x0 : xb - x0]
-            patch.missing -= 1
-            if not patch.missing:
-                done.append(i)
-        if done:
-            yield np.array(done), np.stack([waiting.pop(i).pixels for i in done])
+def rebatched(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """The same rows and crops in batches of `size`, in the order they came; the last may be smaller."""
+    held: list[Batch] = []
+    count = 0
+    for rows, crops in batches:
+        start = 0
+        while start < len(rows):
+            stop = start + min(size - count, len(rows) - start)
+            held.append((rows[start:stop], crops[start:stop]))
+            count += stop - start
+            start = stop
+            if count == size:
+                yield joined(held)
+                held, count = [], 0
+    if held:
+        yield joined(held)
 
 
-def rebatched(
-    pieces: Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]], batch: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Join and cut pieces so that every batch but the last has `batch` rows."""
-    held: list[tuple[NDArray[np.int64], NDArray[np.uint8]]] = []
-    n = 0
-    for piece in pieces:
-        held.append(piece)
-        n += len(piece[0])
-        while n >= batch:
-            index, patches = (np.concatenate(part) for part in zip(*held, strict=True))
-            yield index[:batch], patches[:batch]
-            held, n = [(index[batch:], patches[batch:])], n - batch
-    if n:
-        index, patches = (np.concatenate(part) for part in zip(*held, strict=True))
-        yield index, patches
+def joined(held: list[Batch]) -> Batch:
+    """One batch of several."""
+    if len(held) == 1:
+        return held[0]
+    rows, crops = zip(*held, strict=True)
+    return np.concatenate(rows), np.concatenate(crops)
 
 
 def stream_crops(
@@ -206,11 +274,9 @@ def stream_crops(
     mpp: tuple[float, float],
     size_px: int = 40,
     target_mpp: float = TARGET_MPP,
-    batch: int = 1024,
     block_px: int = BLOCK_PX,
     workers: int | None = None,
-    device: torch.device | str = "cpu",
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+) -> Iterator[Batch]:
     """Cut one crop around each centre, in image order.
 
     Parameters
@@ -223,38 +289,24 @@ def stream_crops(
         um per level-0 px, (x, y).
     size_px, target_mpp
         Side of the crop in px and um per crop px.
-    batch
-        Crops per yield. Neither this nor `block_px`, `workers` and `device` change a crop.
     block_px
-        Least width of the blocks that are decoded at once.
+        Least width of the blocks that are decoded at once. Neither this nor `workers` changes a crop.
     workers
-        Decoding threads; None takes one per core.
-    device
-        Where the resampling runs.
+        Threads that decode and cut; None takes one per core.
 
     Yields
     ------
     (index, crops)
-        Positions in `xy`, int64 (b,), and crops, uint8 (b, S, S, 3).
+        Positions in `xy`, int64 (b,), and crops, uint8 (b, S, S, 3), about one batch per block.
     """
     if not len(xy):
         return
-    windows = plan_windows(xy, mpp=mpp, downsamples=image.downsamples, size_px=size_px, target_mpp=target_mpp)
-    level = image.levels[windows.level]
-    plan = plan_blocks(windows, level, block_px=block_px)
-    pieces = gathered(windows, plan, level, workers=workers or cpu_count() or 1)
-    for index, patches in rebatched(pieces, batch):
-        weights_x, weights_y = (
-            axis_weights(
-                windows.offset[index, axis],
-                windows.start[index, axis],
-                scale=windows.scale[axis],
-                size_px=size_px,
-                taps=windows.taps[axis],
-                length=level.shape[1 - axis],
-                device=device,
-            )
-            for axis in (0, 1)
-        )
-        crops = resample(torch.from_numpy(patches).to(device), weights_y, weights_x)
-        yield index, crops.cpu().numpy()
+    level, plan = plan_blocks(image, xy, mpp=mpp, size_px=size_px, target_mpp=target_mpp, block_px=block_px)
+    border = Border(plan, level.shape)
+    jobs = [lambda block=block: do_block(block, plan, level) for block in plan.order]
+    for done in in_order(jobs, workers=workers or cpu_count() or 1):
+        if len(done.index):
+            yield done.index, done.crops
+        complete = border.take(done.pieces)
+        if complete:
+            yield border.cut(complete)

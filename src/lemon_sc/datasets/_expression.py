@@ -99,9 +99,7 @@ def _var(rows: list[tuple[str, str, str, float]]) -> pd.DataFrame:
     control = np.array(truth) == "control"
     return pd.DataFrame(
         {
-            "gene_ids": [
-                n if c else f"ENSGPHANTOM{i:04d}" for i, (n, c) in enumerate(zip(names, control, strict=True))
-            ],
+            "gene_ids": np.where(control, names, [f"ENSGPHANTOM{i:04d}" for i in range(len(names))]),
             "feature_types": np.where(control, "Negative Control Probe", "Gene Expression"),
             "genome": "Unknown",
             "truth": pd.Categorical(truth),

@@ -1,4 +1,4 @@
-"""Nucleus outlines: ellipses with a slightly irregular contour, in polar form, with exact area and centroid. Units: um."""
+"""Nucleus outlines: slightly irregular ellipses in polar form, with exact area and centroid. Units: um."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def polar_radius(cos: Array, sin: Array, a: Array, b: Array, amplitude: Array, p
     square = (b * cos) ** 2 + (a * sin) ** 2
     ellipse = a * b / np.sqrt(square)
     slope = -(a**2 - b**2) * sin * cos / square
-    wave, turn = np.ones_like(cos), np.zeros_like(cos)
+    wave, turn = np.ones_like(ellipse), np.zeros_like(ellipse)
     power = (cos + 1j * sin) ** 2
     for i, k in enumerate(HARMONICS):
         power = power * (cos + 1j * sin)
@@ -106,9 +106,7 @@ def _moments(a: Array, b: Array, amplitude: Array, phase: Array) -> tuple[Array,
     """Area (n,) and centroid from the pole in the outline's own frame (n, 2)."""
     t = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False)
     cos, sin = np.cos(t)[None], np.sin(t)[None]
-    r = polar_radius(
-        cos + 0 * a[:, None], sin + 0 * a[:, None], a[:, None], b[:, None], amplitude[:, None], phase[:, None]
-    )[0]
+    r = polar_radius(cos, sin, a[:, None], b[:, None], amplitude[:, None], phase[:, None])[0]
     area = np.pi * (r**2).mean(axis=1)
     first = 2 * np.pi / 3 * np.stack([(r**3 * cos).mean(axis=1), (r**3 * sin).mean(axis=1)], axis=1)
     return area, first / area[:, None]

@@ -244,20 +244,17 @@ def _rasters(
 
     nuclei, cells = draw("nucleus_boundaries", made.nucleus_label), draw("cell_boundaries", made.cell_label)
     dapi = dapi_image(rng, nuclei, made.nucleus_label, tissue.chromatin[: tissue.n_nuclei])
-    labels = {
-        name: Labels2DModel.parse(
-            da.from_array(plane, chunks=CHUNKS),
-            dims=("y", "x"),
-            transformations={"global": Identity()},
-            scale_factors=LEVELS,
-        )
-        for name, plane in (("nucleus_labels", nuclei), ("cell_labels", cells))
-    }
+    labels = {"nucleus_labels": _labels(nuclei), "cell_labels": _labels(cells)}
     return {"morphology_focus": _image(dapi[..., None], Identity(), ["DAPI"])}, labels
 
 
 def _ring(polygon: Polygon) -> Array:
     return get_coordinates(polygon.exterior)
+
+
+def _labels(plane: NDArray[np.uint32]) -> Any:
+    lazy = da.from_array(plane, chunks=CHUNKS)
+    return Labels2DModel.parse(lazy, dims=("y", "x"), transformations={"global": Identity()}, scale_factors=LEVELS)
 
 
 def _image(pixels: NDArray[Any], to_global: Any, channels: str | list[str]) -> Any:

@@ -39,7 +39,7 @@ class Structures:
     def __len__(self) -> int:
         return len(self.kind)
 
-    def distance(self, s: int, x: Array, y: Array) -> Array:
+    def distance(self, s: int | np.integer, x: Array, y: Array) -> Array:
         """Radial distance from the outline of structure `s`, negative inside."""
         dx, dy = x - self.centre[s, 0], y - self.centre[s, 1]
         theta = np.arctan2(dy, dx)
@@ -110,7 +110,7 @@ class Collagen:
         self.warp = Noise(rng, 128)
 
     def potential(self, x: Array, y: Array, nearest: Array) -> tuple[Array, Array]:
-        """Coordinates (across, along) the fibres in um; `nearest` is the distance to the nearest structure in `BENT`."""
+        """Coordinates (across, along) the fibres in um, given the distance to the nearest structure in `BENT`."""
         c, s = np.cos(self.angle), np.sin(self.angle)
         across = x * s - y * c + 22 * self.warp(x / 85, y / 85) + 3.2 * self.warp(x / 24 + 7, y / 24)
         across += 0.7 * self.warp(x / 8 + 13, y / 8)

@@ -1,9 +1,8 @@
-"""A phantom as files: the output folder of a Xenium run, with its H&E and the alignment that Xenium Explorer exports."""
+"""A phantom as files: the output folder of a Xenium run, with its H&E and the alignment file of Xenium Explorer."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,6 +21,8 @@ from lemon_sc._core.table import as_table
 from lemon_sc.datasets._ids import split_cell_ids
 
 if TYPE_CHECKING:
+    import os
+
     from anndata import AnnData
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
@@ -44,18 +45,21 @@ PARQUET_OBS = (
 def write_phantom(sdata: SpatialData, *, path: str | os.PathLike[str]) -> None:
     """Write a phantom as the output folder of a Xenium run, so that readers can be tried from disk.
 
-    The folder holds what `spatialdata_io.xenium` reads: ``experiment.xenium``, ``cells.parquet``, ``cells.zarr.zip``,
-    ``nucleus_boundaries.parquet``, ``cell_boundaries.parquet``, ``transcripts.parquet``, ``cell_feature_matrix.h5`` and
-    the morphology images; and the H&E as a tiled, pyramidal OME-TIFF, ``he_image.ome.tif``, with its matrix in
-    ``he_imagealignment.csv``. The layout is that of Xenium Onboard Analysis 3 for string ids and 1.0 for integer ids.
-    The truth is not written. Coordinates are stored as float32, as in a real run.
-
     Parameters
     ----------
     sdata
         What `phantom` returned.
     path
         Folder to create. It may exist if it is empty.
+
+    Returns
+    -------
+    Nothing. The folder then holds what `spatialdata_io.xenium` reads: ``experiment.xenium``, ``cells.parquet``,
+    ``cells.zarr.zip``, ``nucleus_boundaries.parquet``, ``cell_boundaries.parquet``, ``transcripts.parquet``,
+    ``cell_feature_matrix.h5`` and the morphology images; and the H&E as a tiled, pyramidal OME-TIFF,
+    ``he_image.ome.tif``, with its matrix in ``he_imagealignment.csv``. The layout is that of Xenium Onboard Analysis 3
+    for text ids and 1.0 for integer ids. Outlines and transcripts are stored as float32, as in a real run. The truth is
+    not written.
 
     Raises
     ------

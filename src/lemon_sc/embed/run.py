@@ -15,6 +15,7 @@ import numpy as np
 
 from lemon_sc._core.errors import bad_value
 from lemon_sc._core.log import progress as progress_bar
+from lemon_sc.crops.stream import rebatched
 from lemon_sc.embed.devices import resolve_batch_size, resolve_devices
 from lemon_sc.embed.runner import Runner
 
@@ -112,26 +113,6 @@ def checked(batches: Iterable[Batch], n: int) -> Iterator[Batch]:
             raise ValueError(msg)
         seen[at] = True
         yield at, crops
-
-
-def rebatched(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
-    """The same rows and crops in batches of `size`, in the order they came; the last may be smaller."""
-    rows: list[NDArray[np.int64]] = []
-    crops: list[NDArray[np.uint8]] = []
-    held = 0
-    for more_rows, more_crops in batches:
-        start = 0
-        while start < len(more_rows):
-            stop = start + min(size - held, len(more_rows) - start)
-            rows.append(more_rows[start:stop])
-            crops.append(more_crops[start:stop])
-            held += stop - start
-            start = stop
-            if held == size:
-                yield np.concatenate(rows), np.concatenate(crops)
-                rows, crops, held = [], [], 0
-    if held:
-        yield np.concatenate(rows), np.concatenate(crops)
 
 
 def _encoded(

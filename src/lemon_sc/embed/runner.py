@@ -90,8 +90,11 @@ class Runner:
         bad = int((~np.isfinite(z).all(axis=1)).sum())
         if bad:
             fix = 'Try dtype="fp32".' if self.dtype != "fp32" else "Check the weights and the card's mean and std."
-            msg = f"Model {self.encoder.card.name!r} returned NaN or infinity for {bad} of {len(z)} crops on "
-            raise RuntimeError(f"{msg}{self.device} in {self.dtype}. {fix}")
+            msg = (
+                f"Model {self.encoder.card.name!r} returned NaN or infinity for {bad} of {len(z)} crops on "
+                f"{self.device} in {self.dtype}. {fix}"
+            )
+            raise RuntimeError(msg)
 
     def _check_parity(self, crops: NDArray[np.uint8], z: NDArray[np.float32]) -> None:
         exact = self.encoder.encode(crops)

@@ -10,18 +10,18 @@ from typing import Any
 
 from lemon_sc.models.cards import ModelCard
 from lemon_sc.models.encoder import Encoder
-from lemon_sc.models.registry import as_encoder, available, get_encoder, load
+from lemon_sc.models.registry import as_encoder, available, load
 
 # `encode` batches and picks devices, which is the work of `lemon_sc.embed`, one layer up; it is offered here because
 # this is where users look for it.
 _LATER = {
     "encode": "lemon_sc.embed.arrays",
-    "macs": "lemon_sc.models.macs",
+    "macs": "lemon_sc.models.cost",
     "vit_b8_40": "lemon_sc.models.vit",
     "vit_s8_40": "lemon_sc.models.vit",
 }
 
-__all__ = ["Encoder", "ModelCard", "as_encoder", "available", "get_encoder", "load", *_LATER]  # noqa: PLE0604
+__all__ = ["Encoder", "ModelCard", "as_encoder", "available", "load", *_LATER]
 
 
 def __getattr__(name: str) -> Any:

@@ -44,16 +44,14 @@ class ModelCard:
     def __post_init__(self) -> None:
         if not self.name:
             raise bad_value("card.name", must="not be empty", got=self.name)
-        for field in ("dim", "input_px"):
-            value = getattr(self, field)
+        for field, value in (("card.dim", self.dim), ("card.input_px", self.input_px)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise bad_value(f"card.{field}", must="be an int >= 1", got=value)
+                raise bad_value(field, must="be an int >= 1", got=value)
         if not (math.isfinite(self.mpp) and self.mpp > 0):
             raise bad_value("card.mpp", must="be a finite number of um per px > 0", got=self.mpp)
-        for field in ("mean", "std"):
-            value = getattr(self, field)
-            if len(value) != 3 or not all(math.isfinite(v) for v in value):
-                raise bad_value(f"card.{field}", must="be three finite numbers (RGB, after division by 255)", got=value)
+        for field, values in (("card.mean", self.mean), ("card.std", self.std)):
+            if len(values) != 3 or not all(math.isfinite(v) for v in values):
+                raise bad_value(field, must="be three finite numbers (RGB, after division by 255)", got=values)
         if min(self.std) <= 0:
             raise bad_value("card.std", must="be > 0 in every channel", got=self.std)
         if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):

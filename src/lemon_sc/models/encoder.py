@@ -86,10 +86,11 @@ class Encoder:
         cut = fit_crops(crops, self.card.input_px)
         if not len(cut):
             return np.empty((0, self.card.dim), np.float32)
+        made: Any = None
         if self.module is not None:
             made = _run_module(self.module, cut, self.card, device=self.device, dtype=dtype)
-        else:
-            made = self.function(cut) if self.function is not None else None
+        elif self.function is not None:
+            made = self.function(cut)
         return _as_matrix(made, n=len(cut), card=self.card)
 
 
@@ -108,10 +109,7 @@ def fit_crops(crops: NDArray[np.uint8], input_px: int) -> NDArray[np.uint8]:
         msg = f"`crops` must be uint8 RGB in 0..255, got {array.dtype}. Convert floats in 0..1 by (x * 255).round()."
         raise TypeError(msg)
     if array.ndim != 4 or array.shape[3] != 3 or array.shape[1] != array.shape[2]:
-        hint = "Move the channels last: crops.transpose(0, 2, 3, 1)." if array.ndim == 4 and array.shape[1] == 3 else ""
-        hint = "Drop the alpha channel: crops[..., :3]." if array.ndim == 4 and array.shape[3] == 4 else hint
-        hint = "One crop is crops[None]." if array.ndim == 3 else hint
-        msg = f"`crops` must have shape (n, S, S, 3), got {array.shape}. {hint}".rstrip()
+        msg = f"`crops` must have shape (n, S, S, 3), got {array.shape}. {_shape_hint(array.shape)}".rstrip()
         raise ValueError(msg)
     extra = array.shape[1] - input_px
     if extra < 0 or extra % 2:
@@ -123,6 +121,14 @@ def fit_crops(crops: NDArray[np.uint8], input_px: int) -> NDArray[np.uint8]:
         )
     inside = slice(extra // 2, extra // 2 + input_px)
     return array[:, inside, inside]
+
+
+def _shape_hint(shape: tuple[int, ...]) -> str:
+    if len(shape) == 3:
+        return "One crop is crops[None]."
+    if len(shape) == 4 and shape[1] == 3 and shape[2] == shape[3]:
+        return "Move the channels last: crops.transpose(0, 2, 3, 1)."
+    return "Drop the alpha channel: crops[..., :3]." if len(shape) == 4 and shape[3] == 4 else ""
 
 
 def _run_module(

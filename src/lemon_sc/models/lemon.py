@@ -34,7 +34,7 @@ CARD = ModelCard(
     std=STD,
     arch="vit_s8_40",
     license="MIT",
-    citation="LEMON: self-supervised embeddings of single nuclei in H&E",
+    citation="LEMON, arXiv:2603.25802",
     url=f"https://huggingface.co/{HUB}",
 )
 
@@ -44,14 +44,49 @@ _DIMS = {384: "vit_s8_40", 768: "vit_b8_40"}
 
 
 def load_lemon(path: str | os.PathLike[str] | None = None) -> Encoder:
-    """Read the online encoder of a checkpoint in LEMON's layout.
+    """Read LEMON's published weights.
+
+    Parameters
+    ----------
+    path
+        The weight file (see `load_checkpoint`). ``None`` looks for `FILE` in the folder that the environment variable
+        `ENV` names.
+
+    Returns
+    -------
+    The encoder on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file; the message says where to get it.
+    ValueError
+        See `load_checkpoint`.
+    """
+    folder = os.environ.get(ENV, "")
+    file = Path(path) if path is not None else Path(folder) / FILE
+    if (path is not None or folder) and file.expanduser().is_file():
+        return load_checkpoint(file, card=CARD)
+    looked = f"{file} is not a file." if path is not None or folder else f"{ENV} is not set."
+    msg = (
+        f"No weights for the model 'lemon': {looked} Get `{FILE}` from the Hugging Face repository {HUB} (it is not "
+        f'fetched for you) and pass it, lm.models.load("lemon", weights=PATH) or model=PATH, or set {ENV} to its '
+        "folder."
+    )
+    raise FileNotFoundError(msg)
+
+
+def load_checkpoint(path: str | os.PathLike[str], *, card: ModelCard | None = None) -> Encoder:
+    """Read the online encoder of a checkpoint in LEMON's layout, fed with LEMON's crop statistics.
 
     Parameters
     ----------
     path
         ``.pth.tar``/``.pth``/``.pt`` (a MoCo v3 training state, or its state dict) or ``.safetensors``; keys with
         the prefix ``module.base_encoder.``, ``base_encoder.``, or none. ViT-S/8 or ViT-B/8, told by the shapes.
-        ``None`` looks for `FILE` in the folder that the environment variable `ENV` names.
+    card
+        The card; width, architecture and digest are filled in. ``None``: LEMON's for a file of its name, else one
+        with the file's name, and no licence or citation, since these are not known.
 
     Returns
     -------
@@ -64,12 +99,19 @@ def load_lemon(path: str | os.PathLike[str] | None = None) -> Encoder:
     ValueError
         Not a checkpoint, one that would run code when read, or one of another network.
     """
-    file = _find(path)
+    file = Path(path).expanduser()
+    if not file.is_file():
+        msg = f"No checkpoint at {file}."
+        raise FileNotFoundError(msg)
+    if card is None:
+        own = replace(CARD, name=file.name.split(".")[0] or file.name, license="", citation="", url="")
+        card = CARD if file.name == FILE else own
     state = online_encoder(_read(file), file=file)
     dim = _width(state, file=file)
     module = _build(dim, state, file=file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Encoder(card=replace(CARD, dim=dim, arch=_DIMS[dim], sha256=digest), module=module)
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Encoder(card=replace(card, dim=dim, arch=_DIMS[dim], sha256=digest), module=module)
 
 
 def online_encoder(state: dict[str, Any], *, file: Path) -> dict[str, Any]:
@@ -94,20 +136,6 @@ def online_encoder(state: dict[str, Any], *, file: Path) -> dict[str, Any]:
     return kept
 
 
-def _find(path: str | os.PathLike[str] | None) -> Path:
-    folder = os.environ.get(ENV, "")
-    file = Path(path).expanduser() if path is not None else Path(folder).expanduser() / FILE
-    if (path is not None or folder) and file.is_file():
-        return file
-    looked = f"{file} is not a file." if path is not None or folder else f"{ENV} is not set."
-    msg = (
-        f"No weights for the model 'lemon': {looked} Get `{FILE}` from the Hugging Face repository {HUB} (it is not "
-        f'fetched for you) and pass it, lm.models.load("lemon", weights=PATH) or model=PATH, or set {ENV} to its '
-        "folder."
-    )
-    raise FileNotFoundError(msg)
-
-
 def _read(file: Path) -> dict[str, torch.Tensor]:
     """Names and tensors of a checkpoint file."""
     import torch
@@ -128,8 +156,8 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
             "read are refused; save the state dict alone, best as safetensors."
         )
         raise ValueError(msg) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        msg = f"{file} is not a PyTorch checkpoint, or is cut short ({type(error).__name__}: {error})."
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        msg = f"{file} is not a readable PyTorch checkpoint, or is cut short ({type(error).__name__}: {error})."
         raise ValueError(msg) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     tensors = isinstance(state, dict) and {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from lemon_sc.models import bitmask
 from lemon_sc.models import nucleus_features as features
 from lemon_sc.models.cards import ModelCard
 from lemon_sc.models.nucleus_mask import UNIT, find_nucleus, optical_density, smooth, stains
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MPP = 0.25
 INPUT_PX = 40

@@ -5,11 +5,14 @@ Shapes: n crops, S px per side. Images and masks are (n, S, S), results (n,). Le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -6,18 +6,21 @@ Integer arithmetic throughout, so that a mask depends on its crop alone and turn
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lemon_sc.models import bitmask
 from lemon_sc.models.nucleus_features import edge_px, masked_mean, perimeter_px, pixel_sums
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 UNIT = 1000
 """Optical density is held in integer thousandths."""
 
-_H = (0.650, 0.704, 0.286)
-_E = (0.072, 0.990, 0.105)
+_H = (0.65, 0.70, 0.29)
+_E = (0.07, 0.99, 0.11)
 
 
 def _unmixing() -> NDArray[np.float64]:
@@ -34,10 +37,8 @@ def optical_density(crops: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 def stains(od: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Haematoxylin and eosin, in thousandths of optical density, from (n, S, S, 3) to (n, S, S) each."""
-    unmix = np.round(_unmixing() * 1024).astype(np.int32)
-    h, e = (
-        (od[..., 0] * row[0] + od[..., 1] * row[1] + od[..., 2] * row[2]) >> 10 for row in unmix
-    )
+    unmix = np.round(_unmixing() * 2**14).astype(np.int32)
+    h, e = ((od[..., 0] * row[0] + od[..., 1] * row[1] + od[..., 2] * row[2]) >> 14 for row in unmix)
     return h, e
 
 
@@ -57,19 +58,33 @@ BIN_WIDTH = 20
 """Histogram of haematoxylin for the threshold: 0 to 1.28."""
 
 
-def otsu(image: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Threshold per crop that separates two classes best (Otsu 1979), in the units of the image: (n,)."""
+def histogram(image: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Pixels per bin of `BIN_WIDTH`, (n, `BINS`); what lies outside goes to the first and last bin."""
     n = len(image)
     bins = np.clip(image // BIN_WIDTH, 0, BINS - 1).reshape(n, -1)
     index = bins + (np.arange(n) * BINS)[:, None]
-    counts = np.bincount(index.ravel(), minlength=n * BINS).reshape(n, BINS)
-    below = counts.cumsum(axis=1)[:, :-1]
+    return np.bincount(index.ravel(), minlength=n * BINS).reshape(n, BINS)
+
+
+def otsu(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """First bin of the upper of the two classes that Otsu's method (1979) separates, per histogram: (n,)."""
+    below = counts.cumsum(axis=1)
     moment = (counts * np.arange(BINS)).cumsum(axis=1)
-    total, above = moment[:, -1:], bins.shape[1] - below
-    # twice the between-class variance times a constant; float64 holds these integers exactly
-    gap = (total * below - moment[:, :-1] * bins.shape[1]).astype(np.float64)
-    between = np.divide(gap**2, below * above, out=np.zeros_like(gap), where=below * above > 0)
-    return (np.argmax(between, axis=1) + 1).astype(np.int32) * BIN_WIDTH
+    count, total = below[:, -1:], moment[:, -1:]
+    parts = below * (count - below)
+    # the between-class variance up to a constant; float64 holds these integers exactly
+    gap = (total * below - moment * count).astype(np.float64)
+    between = np.divide(gap**2, parts, out=np.zeros_like(gap), where=parts > 0)
+    return between.argmax(axis=1) + 1
+
+
+def thresholds(level: NDArray[np.int32]) -> list[NDArray[np.int64]]:
+    """Cuts to try: around Otsu's, and Otsu's of what lies below it, where the nucleus is the pale one of two: (n,)."""
+    counts = histogram(level)
+    first = otsu(counts)
+    pale = otsu(np.where(np.arange(BINS) < first[:, None], counts, 0))
+    cuts = [first * (BIN_WIDTH * part) for part in LEVELS] + [pale * BIN_WIDTH]
+    return [np.maximum(cut, FLOOR).astype(np.int64) for cut in cuts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +143,10 @@ def find_nucleus(haematoxylin: NDArray[np.int32]) -> NucleusMasks:
     """
     n, size, _ = haematoxylin.shape
     level = smooth(haematoxylin)
-    base = otsu(level)
-    cuts = [level >= np.maximum(base * part, FLOOR)[:, None, None] for part in LEVELS]
+    cuts = [level >= cut[:, None, None] for cut in thresholds(level)]
     words = bitmask.pack(np.concatenate(cuts))
     regions = tidied(central_part(opened(bitmask.fill_holes(words))))
-    candidates = bitmask.unpack(regions).reshape(len(LEVELS), n, size, size)
+    candidates = bitmask.unpack(regions).reshape(len(cuts), n, size, size)
     as_float = level.astype(np.float32)  # sums of these integers are exact
     scores = np.stack([_score(as_float, mask) for mask in candidates])
     best = scores.argmax(axis=0)

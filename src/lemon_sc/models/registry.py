@@ -64,7 +64,7 @@ def load(name_or_path: str | PathLike[str], *, weights: str | PathLike[str] | No
     if name == "morphometry":
         return Encoder(card=morphometry.CARD, function=morphometry.measure)
     if isinstance(name_or_path, PathLike) or "/" in name or "\\" in name or Path(name).suffix or Path(name).exists():
-        return lemon.load_lemon(name_or_path)
+        return lemon.load_checkpoint(name_or_path)
     close = difflib.get_close_matches(name, _CARDS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     msg = (
@@ -113,9 +113,6 @@ def as_encoder(model: Any = None, card: ModelCard | None = None) -> Encoder:
         raise TypeError(msg)
     msg = f"`model` must be None, a name, a path, an Encoder or a (model, card) pair, got {type(model).__name__}."
     raise TypeError(msg)
-
-
-get_encoder = as_encoder
 
 
 def _wrap(model: Callable[..., Any], card: ModelCard) -> Encoder:

@@ -53,24 +53,23 @@ def vit_b8_40(*, generator: torch.Generator | None = None) -> VisionTransformer:
 
 
 def _cell_vit(*, dim: int, num_heads: int, generator: torch.Generator | None) -> VisionTransformer:
-    model = VisionTransformer(
-        img_size=INPUT_PX,
-        patch_size=PATCH_PX,
-        embed_dim=dim,
-        depth=12,
-        num_heads=num_heads,
-        mlp_ratio=4,
-        qkv_bias=True,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        num_classes=0,
-        global_pool="token",
-        weight_init="skip",
-    )
+    with torch.random.fork_rng(devices=[]):  # its layers draw weights, which are drawn anew below
+        model = VisionTransformer(
+            img_size=INPUT_PX,
+            patch_size=PATCH_PX,
+            embed_dim=dim,
+            depth=12,
+            num_heads=num_heads,
+            mlp_ratio=4,
+            qkv_bias=True,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            num_classes=0,
+            global_pool="token",
+            weight_init="skip",
+        )
     initialise(model, generator=generator)
     grid = INPUT_PX // PATCH_PX
-    with torch.no_grad():
-        model.pos_embed.copy_(sincos_pos_embed(dim, grid))
-    model.pos_embed.requires_grad_(False)
+    model.pos_embed = nn.Parameter(sincos_pos_embed(dim, grid), requires_grad=False)
     return model
 
 
@@ -118,7 +117,8 @@ def initialise(model: VisionTransformer, *, generator: torch.Generator | None = 
     """
     draw = generator if generator is not None else torch.Generator().manual_seed(0)
     with torch.no_grad():
-        model.cls_token.normal_(std=1e-6, generator=draw)
+        if model.cls_token is not None:
+            model.cls_token.normal_(std=1e-6, generator=draw)
         _uniform(model.patch_embed.proj, _fans(model.patch_embed.proj.weight.shape), draw)
         for name, layer in model.named_modules():
             if isinstance(layer, nn.Linear):

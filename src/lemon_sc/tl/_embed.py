@@ -144,7 +144,7 @@ def per_cell(z: NDArray[np.float32], nuclei: Nuclei, *, n_obs: int) -> NDArray[n
 def describe(encoder: Encoder, *, device: str, dtype: str) -> dict[str, Any]:
     """What the record says of the model and how it ran."""
     card: ModelCard = encoder.card
-    devices = resolve_devices(device)
+    devices = resolve_devices(device) if encoder.module is not None else ["cpu"]
     return {
         "model": card.name,
         "weights_sha256": card.sha256,
