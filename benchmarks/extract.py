@@ -160,9 +160,8 @@ def main():
     warnings.filterwarnings("ignore")
     found = measure(args.nuclei, args.sample, args.repeat)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # of everything here, the peers included
-    print(
-        f"{args.nuclei} nuclei on {found['side_px']} x {found['side_px']} px, {os.cpu_count()} cores, peak {peak:.1f} GiB"
-    )
+    side = found["side_px"]
+    print(f"{args.nuclei} nuclei on {side} x {side} px, {os.cpu_count()} cores, peak {peak:.1f} GiB")
     print(f"{'layout':<24}{'nuclei/s':>10}{'(a) dask':>12}{'(b) tiles':>12}{'(c) decode':>12}")
     for name, s in found["layouts"].items():
         tiles = f"{s['ImageTilesDataset'] / s['ours']:.0f}x faster" if "ImageTilesDataset" in s else "-"

@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
 ]
 exclude_patterns = ["_build"]
+templates_path = ["_templates"]
 default_role = "literal"  # single backticks in docstrings name code
 
 nb_execution_mode = "off"  # tutorials are executed by tutorials/build.py and kept with their outputs
@@ -30,7 +31,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
-napoleon_custom_sections = [("Adds", "params_style")]
 python_maximum_signature_line_length = 88
 
 html_theme = "sphinx_book_theme"
@@ -43,6 +43,7 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "home_page_in_toc": True,
     "show_toc_level": 2,
+    "navbar_persistent": [],  # the sidebar has a search field already
 }
 
 

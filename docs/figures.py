@@ -32,11 +32,11 @@ def analysed():
 
 def overview(sdata, cells) -> None:
     """Registered outlines, the morphology map, and the genes that are smooth over it."""
-    figure, axes = plt.subplots(1, 3, figsize=(12.5, 4), width_ratios=[1.25, 1, 0.6], layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.2), width_ratios=[1.35, 1, 0.6], layout="constrained")
     lm.pl.outlines(sdata, color="truth_type", ax=axes[0])
-    lm.pl.morphology_map(cells, grid=20, ax=axes[1])
-    lm.pl.morans_i(cells, n_top=20, ax=axes[2])
-    figure.savefig(HERE / "overview.jpg", dpi=110, **QUALITY)
+    lm.pl.morphology_map(cells, grid=18, ax=axes[1])
+    lm.pl.morans_i(cells, n_top=14, ax=axes[2])
+    figure.savefig(HERE / "overview.jpg", dpi=150, bbox_inches="tight", **QUALITY)
 
 
 def phantom(sdata, cells) -> None:

@@ -24,7 +24,8 @@ def place(mpp=0.2738, degrees=0.0, *, flip=False, shear=0.0, shift=(300.0, 150.0
 
 def lopsided(centre, size=5.0):
     """A drop-shaped polygon whose area centroid is `centre` and whose vertex mean is far from it."""
-    blunt = np.column_stack([np.cos(np.linspace(np.pi / 2, 3 * np.pi / 2, 15)), np.sin(np.linspace(np.pi / 2, 3 * np.pi / 2, 15))])
+    angle = np.linspace(np.pi / 2, 3 * np.pi / 2, 15)
+    blunt = np.column_stack([np.cos(angle), np.sin(angle)])
     polygon = shapely.Polygon(np.vstack([blunt, [[2.0, 0.0]]]) * size / 2)
     c = polygon.centroid
     return shapely.affinity.translate(polygon, centre[0] - c.x, centre[1] - c.y)

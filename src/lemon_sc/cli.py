@@ -71,7 +71,7 @@ def demo(out: Path, *, cells: int, seed: int) -> None:
     )
     page.text("Found and true", "What the line recovered, beside what was planted.")
     page.table(against_truth(adata))
-    illustrate(page, sdata, table_key="table", color="truth_type", by="truth_type")
+    illustrate(page, sdata, by="truth_type")
     print(f"Open {page.write()}")
 
 
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
         title=f"Nuclear morphology of {args.data.resolve().name}",
         lead=f"{adata.n_obs} cells, {adata.n_vars} genes; the annotated SpatialData lies in {STORE}.",
     )
-    illustrate(page, sdata, table_key=args.table_key, color=CLUSTERS, by=CLUSTERS, **elements)
+    illustrate(page, sdata, table_key=args.table_key, by=CLUSTERS, **elements)
     print(f"Wrote {write_annotated(sdata, args.out)}")
     print(f"Open {page.write()}")
 

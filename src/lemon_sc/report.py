@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import scanpy as sc
+from matplotlib.figure import Figure
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from spatialdata import SpatialData
 
 CLUSTERS = "morphology"
@@ -57,7 +57,7 @@ class Page:
     def picture(self, name: str, caption: str, draw: Callable[[], Axes | Figure]) -> None:
         """Draw, save as PNG, and show with its caption."""
         drawn = draw()
-        figure = drawn if isinstance(drawn, plt.Figure) else drawn.get_figure()
+        figure = drawn if isinstance(drawn, Figure) else drawn.figure.figure
         figure.savefig(self.out / f"{name}.png", dpi=150, bbox_inches="tight")
         plt.close(figure)
         text = html.escape(caption)
@@ -169,8 +169,16 @@ def top_genes(adata: AnnData, n: int = 6) -> list[str]:
     return adata.uns[keys.MORAN]["I"].dropna().nlargest(n).index.tolist()
 
 
-def illustrate(page: Page, sdata: SpatialData, *, table_key: str, color: str, by: str, **elements: str) -> None:
-    """Draw every picture of the main line onto the page."""
+def illustrate(
+    page: Page,
+    sdata: SpatialData,
+    *,
+    table_key: str = "table",
+    image_key: str = "he_image",
+    shapes_key: str = "nucleus_boundaries",
+    by: str,
+) -> None:
+    """Draw every picture of the main line onto the page; nuclei are coloured and sorted `by` a column of ``obs``."""
     adata = as_table(sdata, table_key=table_key)
     genes = top_genes(adata)
     record = adata.uns[keys.UNS][keys.NUCLEI]
@@ -183,8 +191,8 @@ def illustrate(page: Page, sdata: SpatialData, *, table_key: str, color: str, by
     )
     page.picture(
         "outlines",
-        f"Nucleus outlines of the Xenium run on the H&E, coloured by {color}.",
-        lambda: pl.outlines(sdata, color=color, table_key=table_key, **elements),
+        f"Nucleus outlines of the Xenium run on the H&E, coloured by {by}.",
+        lambda: pl.outlines(sdata, color=by, image_key=image_key, shapes_key=shapes_key, table_key=table_key),
     )
     page.picture("qc", "What became of every cell.", lambda: pl.nucleus_qc(sdata, table_key=table_key))
     page.picture("nuclei", f"Nuclei by {by}, 10 x 10 um each.", lambda: pl.nuclei(sdata, by=by, table_key=table_key))

@@ -42,7 +42,8 @@ def test_any_shared_coordinate_system_serves(scene):
         matrix = np.diag([3.0, 3.0, 1.0]) @ np.array(
             element.attrs["transform"]["global"].to_affine_matrix(("x", "y"), ("x", "y"))
         )
-        set_transformation(element, Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y")), "aligned", set_all=False)
+        placed = Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))
+        set_transformation(element, placed, "aligned", set_all=False)
         element.attrs["transform"].pop("global")
     after = resolve(sdata)
     assert after.coordinate_system == "aligned"
@@ -53,7 +54,8 @@ def labelled(sdata):
     """Add a label image in global px."""
     labels = np.zeros((600, 700), dtype=np.int32)
     labels[100:130, 100:130] = 1
-    sdata.labels["nucleus_labels"] = Labels2DModel.parse(labels, dims=("y", "x"), transformations={"global": Identity()})
+    placed = {"global": Identity()}
+    sdata.labels["nucleus_labels"] = Labels2DModel.parse(labels, dims=("y", "x"), transformations=placed)
 
 
 def test_the_px_of_label_images_get_their_size_from_outlines_in_um(scene):

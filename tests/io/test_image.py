@@ -5,7 +5,10 @@ import pytest
 from lemon_sc.io.image import array_image, dask_image, downsample
 
 
-@pytest.mark.parametrize(("full", "part", "factor"), [(527, 263, 2), (448, 224, 2), (527, 131, 4), (527, 65, 8), (100, 100, 1), (100, 67, 100 / 67)])
+@pytest.mark.parametrize(
+    ("full", "part", "factor"),
+    [(527, 263, 2), (448, 224, 2), (527, 131, 4), (527, 65, 8), (100, 100, 1), (100, 67, 100 / 67)],
+)
 def test_pyramids_halve_and_drop_the_odd_pixel(full, part, factor):
     assert downsample(full, part) == pytest.approx(factor)
 

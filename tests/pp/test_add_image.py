@@ -90,9 +90,7 @@ def test_an_image_that_xenium_placed_is_used_as_it_is(xenium_outs):
     spatialdata_io = pytest.importorskip("spatialdata_io")
     placed = spatialdata_io.xenium(xenium_outs, transcripts=False)
     added = spatialdata_io.xenium(xenium_outs, transcripts=False, aligned_images=False)
-    lm.pp.add_image(
-        added, xenium_outs / "he_image.ome.tif", alignment=xenium_outs / "he_imagealignment.csv"
-    )
+    lm.pp.add_image(added, xenium_outs / "he_image.ome.tif", alignment=xenium_outs / "he_imagealignment.csv")
     for sdata in (placed, added):
         lm.pp.extract_nuclei(sdata, store="memory")
     np.testing.assert_array_equal(placed["table"].obsm["nuclei"], added["table"].obsm["nuclei"])

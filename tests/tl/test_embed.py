@@ -16,7 +16,8 @@ MEAN = (lambda crops: crops.mean(axis=(1, 2)) / 255, ModelCard(name="mean-rgb", 
 def tiny_vit():
     """A network whose output depends on the whole crop, with a card."""
     torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 8, 8), torch.nn.GELU(), torch.nn.Flatten(), torch.nn.Linear(200, 16))
+    nn = torch.nn
+    net = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.GELU(), nn.Flatten(), nn.Linear(200, 16))
     return net, ModelCard(name="tiny", dim=16, mean=(0.5, 0.4, 0.5), std=(0.2, 0.2, 0.2))
 
 
@@ -110,11 +111,13 @@ def test_the_mean_policy_averages_the_nuclei_of_a_cell(scene):
     sdata, _ = scene
     shapes = sdata["nucleus_boundaries"]
     second = shapes[shapes["cell_id"] == "cell007"].copy()
-    second["geometry"] = [shapely.affinity.translate(shapely.affinity.scale(g, 0.5, 0.5), 3, 1) for g in second.geometry]
+    smaller = [shapely.affinity.scale(g, 0.5, 0.5) for g in second.geometry]
+    second["geometry"] = [shapely.affinity.translate(g, 3, 1) for g in smaller]
     second.index = [99]
     both = pd.concat([shapes, second])
     both.attrs = {}
-    sdata.shapes["nucleus_boundaries"] = ShapesModel.parse(both, transformations=get_transformation(shapes, get_all=True))
+    placed = get_transformation(shapes, get_all=True)
+    sdata.shapes["nucleus_boundaries"] = ShapesModel.parse(both, transformations=placed)
     row = sdata["table"].obs["cell_id"].tolist().index("cell007")
     lm.pp.extract_nuclei(sdata, multiple="all")
     lm.tl.embed(sdata, model=MEAN, table_key="nuclei")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def cubic(t: NDArray[np.float64]) -> NDArray[np.float64]:
+def cubic(t: NDArray[np.floating]) -> NDArray[np.floating]:
     """Keys' cubic convolution kernel with a = -0.5 (third-order accurate; Keys, IEEE ASSP 29, 1981)."""
     t = np.abs(t)
     near = (1.5 * t - 2.5) * t * t + 1
@@ -64,7 +64,7 @@ def axis_table(*, base: float, scale: float, size_px: int, taps: int) -> AxisTab
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
-def _cut(pixels, start, phase, first_x, weight_x, first_y, weight_y, taps, out):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202, PLR0917
+def _cut(pixels, start, phase, first_x, weight_x, first_y, weight_y, taps, out):  # noqa: ANN001, ANN202, C901, PLR0917
     """Fill `out` (n, S, S * 3) from `pixels` (h, w * 3).
 
     First along y, over contiguous px; the result is kept transposed, so that the pass along x runs over contiguous

@@ -172,7 +172,7 @@ def do_block(block: int, plan: BlockPlan, level: Level) -> Done:
     y0, y1, x0, x1 = plan.bounds(block)
     pixels = level.read(y0, y1, x0, x1)
     index = plan.whole.get(block, np.zeros(0, dtype=np.int64))
-    crops = plan.cut(pixels, plan.start[index] - [x0, y0], plan.phase[index])
+    crops = plan.cut(pixels, plan.start[index] - np.array([x0, y0]), plan.phase[index])
     taps_x, taps_y = plan.cut.taps
     pieces = []
     for i in plan.parts.get(block, ()):

@@ -23,7 +23,12 @@ _CARDS: dict[str, ModelCard] = {"morphometry": morphometry.CARD, "lemon": lemon.
 
 
 def available() -> list[ModelCard]:
-    """Cards of the models that `load` knows by name, the default first."""
+    """Cards of the models that `load` knows by name.
+
+    Returns
+    -------
+    Cards, the default model's first.
+    """
     return list(_CARDS.values())
 
 

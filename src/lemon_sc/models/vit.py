@@ -48,6 +48,10 @@ def vit_b8_40(*, generator: torch.Generator | None = None) -> VisionTransformer:
     ----------
     generator
         Randomness of the initial weights; ``None`` seeds one with 0.
+
+    Returns
+    -------
+    The network, initialised, taking normalised crops (n, 3, 40, 40).
     """
     return _cell_vit(dim=768, num_heads=12, generator=generator)
 
