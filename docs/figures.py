@@ -36,6 +36,7 @@ def overview(sdata, cells) -> None:
     lm.pl.outlines(sdata, color="truth_type", ax=axes[0])
     lm.pl.morphology_map(cells, grid=18, ax=axes[1])
     lm.pl.morans_i(cells, n_top=14, ax=axes[2])
+    axes[2].spines[["top", "right", "left"]].set_visible(False)
     figure.savefig(HERE / "overview.jpg", dpi=150, bbox_inches="tight", **QUALITY)
 
 
@@ -52,6 +53,7 @@ def phantom(sdata, cells) -> None:
 
 if __name__ == "__main__":
     mpl.use("Agg")
+    mpl.rcParams["font.size"] = 8
     made = analysed()
     overview(*made)
     phantom(*made)

@@ -19,7 +19,7 @@ def notebook_of(script):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
 def test_the_script_runs(script, tmp_path):
-    env = {**os.environ, "LEMON_SC_TUTORIAL_CELLS": "300", "MPLBACKEND": "Agg"}
+    env = {**os.environ, "LEMON_SC_TUTORIAL_CELLS": "300", "MPLBACKEND": "Agg", "PYTHONUTF8": "1"}
     done = subprocess.run(
         [sys.executable, str(script)], env=env, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8"
     )

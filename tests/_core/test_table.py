@@ -1,0 +1,49 @@
+import anndata as ad
+import numpy as np
+import pytest
+
+from lemon_sc._core.errors import MissingKeyError
+from lemon_sc._core.optional import require
+from lemon_sc._core.record import read_record, write_record
+from lemon_sc._core.table import as_table, check_key, get_rep
+
+
+def test_both_containers_lead_to_the_table(scene):
+    sdata, _ = scene
+    assert as_table(sdata) is sdata["table"]
+    assert as_table(sdata["table"]) is sdata["table"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "H&E", "", "__x", "a b", None])
+def test_names_that_spatialdata_cannot_write(name):
+    with pytest.raises(ValueError, match="`key_added` must hold only letters, digits"):
+        check_key(name)
+
+
+def test_representations():
+    adata = ad.AnnData(np.zeros((3, 2)), obsm={"X_a": np.ones((3, 4)), "text": np.array([["a"], ["b"], ["c"]])})
+    assert get_rep(adata, "X_a").shape == (3, 4)
+    with pytest.raises(MissingKeyError, match="Did you mean 'X_a'"):
+        get_rep(adata, "X_b")
+    with pytest.raises(ValueError, match="must be a numeric 2-D array"):
+        get_rep(adata, "text")
+
+
+def test_records_are_found_again_or_say_what_to_run(tmp_path):
+    adata = ad.AnnData(np.zeros((3, 2)))
+    with pytest.raises(MissingKeyError, match="'embed' not found .*Run it"):
+        read_record(adata, "embed", fix="Run it.")
+    write_record(adata, "embed", {"dim": 3}, key="X_a")
+    write_record(adata, "nuclei", {"mpp": np.array([0.25, 0.25])})
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert read_record(again, "embed", key="X_a", fix="")["dim"] == 3
+    assert read_record(again, "nuclei", fix="")["mpp"].tolist() == [0.25, 0.25]
+    with pytest.raises(MissingKeyError, match=r"'X_b' not found in `adata.uns\[\"lemon_sc\"\]\[\"embed\"\]`"):
+        read_record(again, "embed", key="X_b", fix="")
+
+
+def test_an_optional_package_names_its_extra():
+    with pytest.raises(ImportError, match=r'The gizmo needs no_such_package: pip install "lemon_sc\[squidpy\]"'):
+        require("no_such_package", extra="squidpy", purpose="The gizmo")
+    assert require("numpy", extra="x", purpose="y") is np
