@@ -69,7 +69,15 @@ class Scene:
 
 
 def levels_of(element: Any, name: str) -> list[xr.DataArray]:
-    """The scales of a raster element, finest first; one for a single-scale element."""
+    """The scales of a raster element, finest first; one for a single-scale element.
+
+    Parameters
+    ----------
+    element
+        ``DataArray`` or multiscale ``DataTree``.
+    name
+        Name of the variable at each scale, ``"image"`` in SpatialData.
+    """
     if isinstance(element, xr.DataArray):
         return [element]
     if isinstance(element, xr.DataTree):
@@ -80,7 +88,15 @@ def levels_of(element: Any, name: str) -> list[xr.DataArray]:
 
 
 def check_rgb(array: xr.DataArray, image_key: str) -> None:
-    """Raise unless the finest level of an image is uint8 RGB, channel first."""
+    """Raise unless the finest level of an image is uint8 RGB, channel first.
+
+    Parameters
+    ----------
+    array
+        Finest level.
+    image_key
+        Its name, for messages.
+    """
     where = f"`sdata.images[{image_key!r}]`"
     if array.dims != ("c", "y", "x"):
         msg = f"{where} must have the axes c, y, x, got {array.dims}."
@@ -107,7 +123,7 @@ def check_rgb(array: xr.DataArray, image_key: str) -> None:
         raise ValueError(msg)
 
 
-def open_image(sdata: sd.SpatialData, image_key: str) -> Image:
+def _open_image(sdata: sd.SpatialData, image_key: str) -> Image:
     """``sdata.images[image_key]`` as an image that is read in parts, after checking that it is uint8 RGB."""
     if image_key not in sdata.images:
         raise missing_key(image_key, where="sdata.images", have=sdata.images, fix="Add the H&E with `lm.pp.add_image`.")
@@ -117,7 +133,15 @@ def open_image(sdata: sd.SpatialData, image_key: str) -> Image:
 
 
 def find_nuclei(sdata: sd.SpatialData, shapes_key: str) -> tuple[Any, Kind]:
-    """The element with the nuclei and what it is."""
+    """The element with the nuclei and what it is.
+
+    Parameters
+    ----------
+    sdata
+        SpatialData.
+    shapes_key
+        Name of the element, looked for in shapes, labels and points.
+    """
     if shapes_key in sdata.shapes:
         shapes: gpd.GeoDataFrame = sdata.shapes[shapes_key]
         types = shapely.get_type_id(shapes.geometry.to_numpy())
@@ -130,13 +154,13 @@ def find_nuclei(sdata: sd.SpatialData, shapes_key: str) -> tuple[Any, Kind]:
     raise missing_key(shapes_key, where="sdata.shapes, .labels, .points", have=have, fix="Pass `shapes_key=`.")
 
 
-def to_system(element: Any, system: str) -> Affine:
+def _to_system(element: Any, system: str) -> Affine:
     """Affine from an element's own coordinates to a coordinate system."""
     matrix = get_transformation(element, to_coordinate_system=system).to_affine_matrix(AXES, AXES)
     return check_affine(matrix, name=f"transformation to {system!r}")
 
 
-def shared_system(image: Any, nuclei: Any, *, image_key: str, shapes_key: str) -> str:
+def _shared_system(image: Any, nuclei: Any, *, image_key: str, shapes_key: str) -> str:
     """A coordinate system that both elements are placed in: 'global' if it is one, else the first by name."""
     of_image, of_nuclei = (set(get_transformation(e, get_all=True)) for e in (image, nuclei))
     both = sorted(of_image & of_nuclei, key=lambda s: (s != "global", s))
@@ -151,7 +175,7 @@ def shared_system(image: Any, nuclei: Any, *, image_key: str, shapes_key: str) -
     return str(both[0])
 
 
-def um_of_system(sdata: sd.SpatialData, system: str) -> Affine:
+def _um_of_system(sdata: sd.SpatialData, system: str) -> Affine:
     """Affine from a coordinate system to um, from the vector elements that Xenium keeps in um.
 
     Label images are in px and cannot say how large a px is. Outlines and transcripts of the same run are in um and
@@ -161,7 +185,7 @@ def um_of_system(sdata: sd.SpatialData, system: str) -> Affine:
     for name in [*sdata.shapes, *sdata.points]:
         placed = get_transformation(sdata[name], get_all=True)
         if system in placed:
-            matrix = to_system(sdata[name], system)
+            matrix = _to_system(sdata[name], system)
             if not np.allclose(matrix, np.eye(3)):  # an identity says that the element is in px
                 found[name] = invert(matrix)
     if not found:
@@ -177,12 +201,12 @@ def um_of_system(sdata: sd.SpatialData, system: str) -> Affine:
     return first
 
 
-def derive_um(
+def _derive_um(
     sdata: sd.SpatialData, *, kind: Kind, to_pixel: Affine, image_to_system: Affine, system: str, shapes_key: str
 ) -> Affine:
     """Affine from image px to um, from the transformation chain alone."""
     if kind == "labels":
-        return um_of_system(sdata, system) @ image_to_system
+        return _um_of_system(sdata, system) @ image_to_system
     if np.allclose(to_pixel, np.eye(3)):
         msg = (
             f"{shapes_key!r} is in the pixels of the image (the transformation between them is the identity), so the "
@@ -192,7 +216,7 @@ def derive_um(
     return invert(to_pixel)
 
 
-def check_stated_mpp(sdata: sd.SpatialData, image_key: str, mpp: tuple[float, float]) -> None:
+def _check_stated_mpp(sdata: sd.SpatialData, image_key: str, mpp: tuple[float, float]) -> None:
     """Raise if the derived pixel size contradicts the one that the image's file states."""
     stated = sdata.attrs.get(keys.UNS, {}).get(keys.IMAGES, {}).get(image_key, {}).get("mpp")
     if stated is None:
@@ -236,13 +260,13 @@ def resolve(
     if not isinstance(sdata, sd.SpatialData):
         msg = f"`sdata` must be a SpatialData, got {type(sdata).__name__}."
         raise TypeError(msg)
-    image = open_image(sdata, image_key)
+    image = _open_image(sdata, image_key)
     nuclei, kind = find_nuclei(sdata, shapes_key)
-    system = shared_system(sdata.images[image_key], nuclei, image_key=image_key, shapes_key=shapes_key)
-    image_to_system = to_system(sdata.images[image_key], system)
-    to_pixel = invert(image_to_system) @ to_system(nuclei, system)
+    system = _shared_system(sdata.images[image_key], nuclei, image_key=image_key, shapes_key=shapes_key)
+    image_to_system = _to_system(sdata.images[image_key], system)
+    to_pixel = invert(image_to_system) @ _to_system(nuclei, system)
     if mpp is None:
-        px_to_um = derive_um(
+        px_to_um = _derive_um(
             sdata,
             kind=kind,
             to_pixel=to_pixel,
@@ -250,7 +274,7 @@ def resolve(
             system=system,
             shapes_key=shapes_key,
         )
-        check_stated_mpp(sdata, image_key, pixel_size(px_to_um).mpp)
+        _check_stated_mpp(sdata, image_key, pixel_size(px_to_um).mpp)
     else:
         given = check_mpp((mpp, mpp) if isinstance(mpp, int | float) else mpp)
         px_to_um = np.diag([*given, 1.0])

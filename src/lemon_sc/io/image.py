@@ -89,6 +89,11 @@ def downsample(full: int, part: int) -> float:
 
     Pyramids halve and drop the odd last pixel, so 527 -> 263 is a factor of 2, not 2.004: the nearest integer factor is
     taken wherever it explains the size.
+
+    Parameters
+    ----------
+    full, part
+        Length of an axis at level 0 and at the level, in px.
     """
     factor = max(round(full / part), 1)
     return float(factor) if abs(full - factor * part) < factor else full / part

@@ -51,7 +51,7 @@ def as_text(ids: Sequence[Hashable] | pd.Index | pd.Series) -> NDArray[Any]:
     return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=object)
 
 
-def nucleus_ids(sdata: sd.SpatialData, nuclei: Any, kind: Kind, values: NDArray[Any] | None) -> tuple[Any, Any]:
+def _nucleus_ids(sdata: sd.SpatialData, nuclei: Any, kind: Kind, values: NDArray[Any] | None) -> tuple[Any, Any]:
     """Own ids of the nuclei, and their cells' ids if the element names them (else None).
 
     `values` are the label values found in a label image. XOA >= 2 numbers nuclei and cells independently; there the
@@ -72,7 +72,7 @@ def nucleus_ids(sdata: sd.SpatialData, nuclei: Any, kind: Kind, values: NDArray[
     return nuclei.index, cells
 
 
-def table_ids(adata: ad.AnnData, *, shapes_key: str, named: bool) -> tuple[Any, str, bool]:
+def _table_ids(adata: ad.AnnData, *, shapes_key: str, named: bool) -> tuple[Any, str, bool]:
     """Ids of the table's rows to join on, what they are called, and whether the table annotates the nuclei itself."""
     attrs = adata.uns.get(ATTRS, {})
     instance_key, region = attrs.get("instance_key"), attrs.get("region")
@@ -104,13 +104,22 @@ def join_nuclei(
     If the table annotates the nuclei, its instance key is joined to their index. Otherwise the nuclei's ``cell_id``
     (column, else index) is joined to the table's ``cell_id``, its instance key, or its row names, the first there is.
 
+    Parameters
+    ----------
+    sdata, adata
+        SpatialData, and its table whose rows are joined to.
+    nuclei, kind, shapes_key
+        The element, what it is, and its name.
+    values
+        Label values found in a label image, (n,); None otherwise.
+
     Raises
     ------
     ValueError
         If an id stands twice in the table, or no id of the nuclei is in it.
     """
-    own, cells = nucleus_ids(sdata, nuclei, kind, values)
-    ids, right, annotates = table_ids(adata, shapes_key=shapes_key, named=cells is not None)
+    own, cells = _nucleus_ids(sdata, nuclei, kind, values)
+    ids, right, annotates = _table_ids(adata, shapes_key=shapes_key, named=cells is not None)
     if annotates:
         cells = None
     left = f"{shapes_key}.{'index' if cells is None else CELL_ID}"

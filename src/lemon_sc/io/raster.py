@@ -89,11 +89,11 @@ def open_ome_zarr(path: Path) -> Raster:
     if not {"c", "y", "x"} <= set(axes):
         msg = f"'{path}' has the axes {axes}; an H&E needs c, y and x."
         raise ValueError(msg)
-    levels = [plane(da.from_zarr(path / d["path"]), axes, path) for d in scales[0]["datasets"]]
-    return Raster(levels=levels, path=str(path.resolve()), mpp=ome_zarr_mpp(scales[0]))
+    levels = [_plane(da.from_zarr(path / d["path"]), axes, path) for d in scales[0]["datasets"]]
+    return Raster(levels=levels, path=str(path.resolve()), mpp=_ome_zarr_mpp(scales[0]))
 
 
-def plane(array: da.Array, axes: list[str], path: Path) -> da.Array:
+def _plane(array: da.Array, axes: list[str], path: Path) -> da.Array:
     """Reduce to (c, y, x): time and depth must be one deep."""
     deep = {a: n for a, n in zip(axes, array.shape, strict=True) if a not in "cyx" and n > 1}
     if deep:
@@ -104,7 +104,7 @@ def plane(array: da.Array, axes: list[str], path: Path) -> da.Array:
     return array.transpose([kept.index(a) for a in "cyx"])
 
 
-def ome_zarr_mpp(multiscale: dict[str, Any]) -> tuple[float, float] | None:
+def _ome_zarr_mpp(multiscale: dict[str, Any]) -> tuple[float, float] | None:
     """Pixel size of the finest level in um, where axes are in um and a scale is given."""
     units = {a["name"]: a.get("unit") for a in multiscale["axes"]}
     scale = [t["scale"] for t in multiscale["datasets"][0].get("coordinateTransformations", []) if t["type"] == "scale"]
@@ -116,7 +116,17 @@ def ome_zarr_mpp(multiscale: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def image_element(levels: list[da.Array], matrix: Affine | None, *, coordinate_system: str) -> Any:
-    """A SpatialData image over lazy levels, placed by `matrix` (px -> coordinate system; None: identity)."""
+    """A SpatialData image over lazy levels, placed by `matrix` (px -> coordinate system; None: identity).
+
+    Parameters
+    ----------
+    levels
+        Lazy levels (c, h, w), finest first.
+    matrix
+        Affine from level-0 px to the coordinate system, or None.
+    coordinate_system
+        Where it is placed.
+    """
     n, height, width = levels[0].shape
     names = RGB if n == 3 else [str(i) for i in range(n)]
     place = Identity() if matrix is None else SdAffine(np.asarray(matrix), input_axes=AXES, output_axes=AXES)

@@ -89,12 +89,12 @@ class TiffPyramid:
     mpp: tuple[float, float] | None
 
 
-def whole_tiles(tile: int, length: int) -> int:
+def _whole_tiles(tile: int, length: int) -> int:
     """Chunk length: whole tiles, about `CHUNK_PX`, no more than the image."""
     return min(max(CHUNK_PX // tile, 1) * tile, length)
 
 
-def stated_mpp(tif: tifffile.TiffFile) -> tuple[float, float] | None:
+def _stated_mpp(tif: tifffile.TiffFile) -> tuple[float, float] | None:
     """Pixel size in um from OME-XML or an Aperio header; None where neither states one."""
     if tif.ome_metadata:
         pixels = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]
@@ -136,11 +136,11 @@ def open_tiff(path: str | os.PathLike[str]) -> TiffPyramid:
             msg = f"'{path}' has the axes {series.axes} and the shape {series.shape}; one plane of RGB is needed."
             raise ValueError(msg)
         n_levels = len(series.levels)
-        mpp = stated_mpp(tif)
+        mpp = _stated_mpp(tif)
     levels = []
     for k in range(n_levels):
         level = TiffLevel(path, 0, k)
-        chunks = (level.shape[0], *map(whole_tiles, level.tile, level.shape[1:]))
+        chunks = (level.shape[0], *map(_whole_tiles, level.tile, level.shape[1:]))
         levels.append(
             da.from_array(level, chunks=chunks, name=None, asarray=False, meta=np.zeros((0, 0, 0), level.dtype))
         )

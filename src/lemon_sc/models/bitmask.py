@@ -52,7 +52,15 @@ def euler(words: Words) -> NDArray[np.int64]:
 
 
 def dilate(words: Words, *, corners: bool = False) -> Words:
-    """Grow by one px to the 4 neighbours, or with `corners` to all 8."""
+    """Grow by one px to the 4 neighbours, or with `corners` to all 8.
+
+    Parameters
+    ----------
+    words
+        Bit-packed masks.
+    corners
+        Whether diagonal neighbours count.
+    """
     sideways = (words | (words << _ONE) | (words >> _ONE)) & everywhere(len(words))
     grown = sideways.copy()
     source = sideways if corners else words
@@ -62,12 +70,28 @@ def dilate(words: Words, *, corners: bool = False) -> Words:
 
 
 def erode(words: Words, *, corners: bool = False) -> Words:
-    """Shrink by one px from the background; what lies outside the crop does not count as background."""
+    """Shrink by one px from the background; what lies outside the crop does not count as background.
+
+    Parameters
+    ----------
+    words
+        Bit-packed masks.
+    corners
+        Whether diagonal neighbours count.
+    """
     return invert(dilate(invert(words), corners=corners))
 
 
 def grow_within(seed: Words, mask: Words, *, corners: bool = False) -> Words:
-    """All of `mask` that is connected to `seed` (geodesic reconstruction)."""
+    """All of `mask` that is connected to `seed` (geodesic reconstruction).
+
+    Parameters
+    ----------
+    seed, mask
+        Bit-packed masks.
+    corners
+        Whether diagonal neighbours count.
+    """
     region = seed & mask
     while True:
         wider = _fill_rows(region, mask)

@@ -33,12 +33,28 @@ def _dot(a: Image, b: Image) -> NDArray[np.float64]:
 
 
 def masked_mean(image: Image, mask: Mask) -> NDArray[np.float64]:
-    """Mean over the pixels of the mask; 0 where it is empty."""
+    """Mean over the pixels of the mask; 0 where it is empty.
+
+    Parameters
+    ----------
+    image
+        Float32 (n, S, S).
+    mask
+        Bool (n, S, S).
+    """
     return _dot(image, mask.astype(np.float32)) / np.maximum(area_px(mask), 1)
 
 
 def masked_moments(image: Image, mask: Mask) -> tuple[NDArray[np.float64], ...]:
-    """Mean, standard deviation, skewness and excess kurtosis over the mask; 0 where it is empty or flat."""
+    """Mean, standard deviation, skewness and excess kurtosis over the mask; 0 where it is empty or flat.
+
+    Parameters
+    ----------
+    image
+        Float32 (n, S, S).
+    mask
+        Bool (n, S, S).
+    """
     count = np.maximum(area_px(mask), 1)
     mean = masked_mean(image, mask)
     centred = (image - mean[:, None, None].astype(np.float32)) * mask
@@ -50,7 +66,17 @@ def masked_moments(image: Image, mask: Mask) -> tuple[NDArray[np.float64], ...]:
 
 
 def masked_quantiles(image: Image, mask: Mask, levels: tuple[float, ...]) -> list[NDArray[np.float32]]:
-    """Lower quantiles (the value at rank ``floor(level * (count - 1))``) over a mask that is not empty."""
+    """Lower quantiles (the value at rank ``floor(level * (count - 1))``) over a mask that is not empty.
+
+    Parameters
+    ----------
+    image
+        Float32 (n, S, S).
+    mask
+        Bool (n, S, S).
+    levels
+        Quantile levels in [0, 1].
+    """
     n = len(image)
     ordered = np.sort(np.where(mask, image, np.float32(np.inf)).reshape(n, -1), axis=1)
     last = area_px(mask) - 1
@@ -117,7 +143,15 @@ def convex_hull(mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def shape_columns(mask: Mask, *, mpp: float) -> Columns:
-    """Size and outline of the nucleus."""
+    """Size and outline of the nucleus.
+
+    Parameters
+    ----------
+    mask
+        The nucleus, bool (n, S, S).
+    mpp
+        um per px.
+    """
     area = area_px(mask).astype(np.float64)
     perimeter = perimeter_px(mask)
     x, y, xx, yy, xy = ellipse(mask)
@@ -220,6 +254,13 @@ def cooccurrence_columns(h: Image, nucleus: Mask) -> Columns:
     """Haralick's statistics of neighbouring pixels (1 px, four directions, both ways) inside the nucleus.
 
     Haralick, Shanmugam and Dinstein 1973, on `GREY_LEVELS` levels between 0 and 1.2 OD.
+
+    Parameters
+    ----------
+    h
+        Haematoxylin, float32 (n, S, S).
+    nucleus
+        The nucleus, bool (n, S, S).
     """
     n = len(h)
     grey = np.clip(h * (GREY_LEVELS / 1.2), 0, GREY_LEVELS - 1).astype(np.int32)
@@ -266,7 +307,17 @@ PALE_OD = 0.05
 
 
 def context_columns(od: Image, e: Image, nucleus: Mask, nuclear: Mask) -> Columns:
-    """The rest of the crop: other nuclei, glass, eosin."""
+    """The rest of the crop: other nuclei, glass, eosin.
+
+    Parameters
+    ----------
+    od
+        Optical density, float32 (n, S, S, 3).
+    e
+        Eosin, float32 (n, S, S).
+    nucleus, nuclear
+        The nucleus; all that looks like one; bool (n, S, S).
+    """
     outside = ~nucleus
     pale = od.mean(axis=3) < PALE_OD
     return {

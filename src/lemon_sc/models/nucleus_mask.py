@@ -43,7 +43,15 @@ def stains(od: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
 def smooth(image: NDArray[np.int32], *, spacing: int = 1) -> NDArray[np.int32]:
-    """Binomial filter [1 4 6 4 1] / 16 per axis with taps `spacing` px apart, edges repeated; exact in int32."""
+    """Binomial filter [1 4 6 4 1] / 16 per axis with taps `spacing` px apart, edges repeated; exact in int32.
+
+    Parameters
+    ----------
+    image
+        Int32 (n, S, S).
+    spacing
+        Distance of the taps in px.
+    """
     reach = 2 * spacing
     rows = np.pad(image, ((0, 0), (reach, reach), (0, 0)), mode="edge")
     a, b, c, d, e = (rows[:, k * spacing : k * spacing + image.shape[1]] for k in range(5))
