@@ -44,6 +44,15 @@ rng
     "key_added": """\
 key_added
     Name under which the result is stored (letters, digits, ``_``, ``.``, ``-``).""",
+    "device": """\
+device
+    ``"auto"`` (all visible CUDA devices, else MPS, else CPU) or a name such as ``"cuda:1"``.""",
+    "batch_size": """\
+batch_size
+    Crops at once; ``"auto"`` chooses by device. Halved where memory runs out.""",
+    "dtype": """\
+dtype
+    ``"auto"`` (bf16 on CUDA devices that have it, else fp32), ``"fp32"`` or ``"bf16"``.""",
     "ax": """\
 ax
     Matplotlib axes to draw into; ``None`` makes a new figure.""",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 
-from tqdm.auto import tqdm
+if importlib.util.find_spec("ipywidgets"):
+    from tqdm.auto import tqdm
+else:  # tqdm.auto would warn in every notebook that widgets are not installed
+    from tqdm import tqdm
 
 logger = logging.getLogger("lemon_sc")
 

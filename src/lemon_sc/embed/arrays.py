@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lemon_sc._core.docs import doc
 from lemon_sc.embed.run import embed_batches
 from lemon_sc.models.encoder import fit_crops
 from lemon_sc.models.registry import as_encoder
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@doc
 def encode(
     crops: NDArray[np.uint8],
     model: Any = None,
@@ -32,12 +34,9 @@ def encode(
     model
         ``None`` (the default encoder), a name, a checkpoint path, an `Encoder`, or a pair of a `torch.nn.Module` or
         callable and its `ModelCard`.
-    device
-        ``"auto"`` (all visible CUDA devices, else MPS, else CPU) or a name such as ``"cuda:1"``.
-    batch_size
-        Crops at once; ``"auto"`` chooses by device. Halved where memory runs out.
-    dtype
-        ``"auto"`` (bf16 on CUDA devices that have it, else fp32), ``"fp32"`` or ``"bf16"``.
+    %(device)s
+    %(batch_size)s
+    %(dtype)s
 
     Returns
     -------

@@ -61,8 +61,13 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        with mpl.rc_context(RC):
+        # not `mpl.rc_context`: it would also undo what a notebook's backend sets up when it draws its first figure
+        before = {key: mpl.rcParams[key] for key in RC}
+        mpl.rcParams.update(RC)
+        try:
             return function(*args, **kwargs)
+        finally:
+            mpl.rcParams.update(before)
 
     return wrapper
 
@@ -93,7 +98,7 @@ def gene_axis(ax: Axes, genes: list[str]) -> None:
     ax.set_yticks(np.arange(len(genes)), genes, fontstyle="italic")
     ax.set_ylim(len(genes) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
+    ax.spines[["left", "top", "right"]].set_visible(False)
 
 
 def round_length(um: float) -> float:

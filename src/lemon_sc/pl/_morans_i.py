@@ -121,5 +121,5 @@ def morans_i(adata: AnnData, *, key: str = keys.MORAN, n_top: int = 20, ax: Axes
     ax.scatter(shown.I, at, s=18, c=np.where(shown.significant, color, "white"), edgecolors=color, linewidths=0.8)
     gene_axis(ax, shown.genes)
     ax.set_xlabel("Moran's I")
-    note(ax, f"{len(at):,} of {shown.n_genes:,} genes; filled: FDR < {100 * FDR:g} %; grey: 95 % by chance")
+    note(ax, f"{len(at):,} of {shown.n_genes:,} genes\nfilled: FDR < {100 * FDR:g} %; grey: 95 % by chance")
     return ax

@@ -53,12 +53,9 @@ def embed(
         checkpoint, an `lm.models.Encoder`, or a pair of a `torch.nn.Module` or callable and its `lm.models.ModelCard`.
     %(key_added)s
     %(table_key)s
-    device
-        ``"auto"`` (all visible CUDA devices, else MPS, else CPU) or a name such as ``"cuda:1"``.
-    batch_size
-        Crops at once; ``"auto"`` chooses by device. Halved where memory runs out.
-    dtype
-        ``"auto"`` (bf16 on CUDA devices that have it, else fp32), ``"fp32"`` or ``"bf16"``.
+    %(device)s
+    %(batch_size)s
+    %(dtype)s
 
     Returns
     -------
