@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import warnings
 from dataclasses import dataclass, field
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -160,7 +161,9 @@ def normalise(adata: AnnData) -> None:
     data = values.data if hasattr(values, "data") and not isinstance(values, np.ndarray) else np.asarray(values)
     adata.layers["lognorm"] = adata.X.copy()
     if np.allclose(data, np.round(data)):
-        sc.pp.normalize_total(adata, target_sum=1e4, layer="lognorm")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Some cells have zero counts")  # they stay at zero
+            sc.pp.normalize_total(adata, target_sum=1e4, layer="lognorm")
         sc.pp.log1p(adata, layer="lognorm")
 
 

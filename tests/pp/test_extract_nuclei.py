@@ -146,6 +146,8 @@ def test_the_largest_of_several_nuclei_is_taken(scene):
 def test_all_nuclei_get_a_table_of_their_own(scene, tmp_path):
     sdata, _ = scene
     more = add_nuclei(sdata, ["cell003", "cell011"])
+    sdata["table"].obsm["frame"] = pd.DataFrame({"a": np.arange(25)}, index=sdata["table"].obs_names)
+    sdata["table"].layers["counts"] = sdata["table"].X * 2
     before = snapshot(sdata)
     lm.pp.extract_nuclei(sdata, multiple="all", store="memory")
     nuclei = sdata["nuclei"]
@@ -155,6 +157,8 @@ def test_all_nuclei_get_a_table_of_their_own(scene, tmp_path):
     assert own["cell_id"].tolist() == nuclei.obs["cell_id"].tolist()
     parents = sdata["table"][nuclei.obs["parent"]]
     np.testing.assert_array_equal(nuclei.X, parents.X)
+    np.testing.assert_array_equal(nuclei.layers["counts"], parents.layers["counts"])
+    np.testing.assert_array_equal(nuclei.obsm["frame"]["a"], parents.obsm["frame"]["a"])
     assert set(more.index) <= set(nuclei.obs["instance_id"])
     obs, *_ = before
     pd.testing.assert_frame_equal(sdata["table"].obs, obs)
