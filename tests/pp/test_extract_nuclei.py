@@ -281,6 +281,10 @@ def flip_away(sdata):
     )
 
 
+def repeat_names(sdata):
+    sdata["table"].obs_names = ["a", "a", *sdata["table"].obs_names[2:]]
+
+
 def empty_outlines(sdata):
     sdata["nucleus_boundaries"]["geometry"] = [shapely.Polygon()] * 25
 
@@ -300,6 +304,7 @@ def empty_outlines(sdata):
         (break_join, {}, ValueError, "No nucleus .* belongs to a row of the table"),
         (move_away, {}, ValueError, "median diameter|outside the image"),
         (flip_away, {}, ValueError, r"All nuclei of 'nucleus_boundaries' lie outside the image: they span x \d+"),
+        (repeat_names, {}, ValueError, r"obs_names` are not unique: 1 names repeat \(\['a'\]\).*obs_names_make_unique"),
         (empty_outlines, {}, ValueError, "None of the 25 nuclei .* has a centre"),
     ],
 )

@@ -55,14 +55,21 @@ class CropStore:
         return len(self.obs_name)
 
     def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Crops at positions in the store, (b, S, S, 3), in the order asked for."""
-        return np.asarray(self.crops.oindex[np.asarray(index)])
+        """Crops at positions in the store, (b, S, S, 3), in the order asked for; chunks that hold none are not read."""
+        index = np.asarray(index, dtype=np.int64)
+        out = np.empty((len(index), *self.crops.shape[1:]), dtype=np.uint8)
+        for chunk in np.unique(index // CHUNK):  # slices, for zarr's fancy indexing decodes a shard per row
+            wanted = np.flatnonzero(index // CHUNK == chunk)
+            part = np.asarray(self.crops[chunk * CHUNK : (chunk + 1) * CHUNK])
+            out[wanted] = part[index[wanted] - chunk * CHUNK]
+        return out
 
-    def batches(self, batch: int = SHARD) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-        """All crops in store order: (positions, crops)."""
-        for start in range(0, len(self), batch):
-            stop = min(start + batch, len(self))
-            yield np.arange(start, stop), np.asarray(self.crops[start:stop])
+    def batches(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+        """The wanted crops in store order, shard by shard: (positions, crops)."""
+        for start in range(0, len(self), SHARD):
+            kept = np.flatnonzero(wanted[start : start + SHARD])
+            if len(kept):
+                yield start + kept, np.asarray(self.crops[start : start + SHARD])[kept]
 
 
 def store_id(obs_name: NDArray[Any], xy: NDArray[np.float64], attrs: Mapping[str, Any]) -> str:

@@ -6,19 +6,24 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from spatialdata.transformations import get_transformation
+
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import missing_key
 from lemon_sc._core.log import logger
 from lemon_sc._core.table import check_key
 from lemon_sc.geometry.affine import pixel_size
-from lemon_sc.io.alignment import read_alignment
-from lemon_sc.io.elements import check_rgb, levels_of
-from lemon_sc.io.raster import from_array, from_path, image_element
+from lemon_sc.io.alignment import check_direction, load_alignment
+from lemon_sc.io.elements import AXES, check_rgb, levels_of
+from lemon_sc.io.raster import Raster, from_array, from_path, image_element
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from spatialdata import SpatialData
+
+    from lemon_sc.geometry.affine import Affine
 
 
 @doc
@@ -42,8 +47,9 @@ def add_image(
         Path of an OME-TIFF (or other tiled TIFF, or SVS), path of an OME-Zarr image, or an array, uint8, (h, w, 3) or
         (3, h, w): numpy, dask or zarr.
     alignment
-        Xenium Explorer's ``*_imagealignment.csv``, or its 3 x 3 matrix: from image px to px of the morphology image.
-        ``None``: the image's px are px of the coordinate system.
+        Xenium Explorer's ``*_imagealignment.csv`` (or ``matrix.csv``) or that 3 x 3 matrix, from image px to px of the
+        morphology image; or its ``keypoints.csv``, to all of which an affine is fitted by least squares. ``None``: the
+        image's px are px of the coordinate system.
     %(key_added)s
     coordinate_system
         Where `alignment` leads to; ``"global"`` is the px grid of the Xenium morphology image.
@@ -55,14 +61,17 @@ def add_image(
     `sdata.images[key_added]`
         The image, lazy, single scale or multiscale as in its file.
     `sdata.attrs["lemon_sc"]["images"][key_added]`
-        Source path and the pixel size that the file states, against which later steps check the alignment.
+        Source path and the pixel size that the file states, against which later steps check the alignment. Of the
+        alignment: ``kind`` (``"matrix"``, ``"keypoints"`` or ``"none"``), number of keypoints and their residuals in
+        um, of which the log gives the root mean square.
 
     Raises
     ------
     FileNotFoundError
         If the image or the alignment file is not there.
     ValueError
-        If the image is not uint8 RGB, or the alignment is not an invertible affine.
+        If the image is not uint8 RGB, the alignment is not an invertible affine or leads the wrong way, or its
+        keypoints lie on a line or contradict each other.
 
     Examples
     --------
@@ -70,7 +79,8 @@ def add_image(
     >>> lm.pp.add_image(sdata, "he.ome.tif", alignment="he_imagealignment.csv")  # doctest: +SKIP
     """
     check_key(key_added)
-    matrix = read_alignment(alignment) if alignment is not None else None
+    aligned = load_alignment(alignment) if alignment is not None else None
+    matrix = None if aligned is None else aligned.matrix
     raster = from_path(Path(image)) if isinstance(image, str | os.PathLike) else from_array(image)
     element = image_element(raster.levels, matrix, coordinate_system=coordinate_system)
     check_rgb(levels_of(element, "image")[0], key_added)
@@ -78,9 +88,19 @@ def add_image(
         raise missing_key(
             coordinate_system, where="sdata.coordinate_systems", have=sdata.coordinate_systems, fix="Name one of them."
         )
+    if matrix is not None:
+        _check_direction(sdata, matrix, raster, coordinate_system)
     sdata.images[key_added] = element
     images = sdata.attrs.setdefault(keys.UNS, {}).setdefault(keys.IMAGES, {})
-    images[key_added] = {"path": raster.path, "mpp": None if raster.mpp is None else list(raster.mpp)}
+    images[key_added] = {
+        "path": raster.path,
+        "mpp": None if raster.mpp is None else list(raster.mpp),
+        "alignment": {
+            "kind": "none" if aligned is None else aligned.kind,
+            "n_points": 0 if aligned is None else aligned.n_points,
+            "residual_um": [] if aligned is None else aligned.residual_um.tolist(),
+        },
+    }
     if matrix is None:
         logger.warning("%r has no alignment: its px are taken to be the px of %r", key_added, coordinate_system)
     else:
@@ -93,3 +113,18 @@ def add_image(
             placed.rotation_deg,
             ", mirrored" if placed.mirrored else "",
         )
+
+
+def _check_direction(sdata: SpatialData, matrix: Affine, raster: Raster, coordinate_system: str) -> None:
+    """Raise if the alignment leads from the run to the image; nothing to ask where no outlines in um are placed."""
+    for shapes in sdata.shapes.values():
+        placed = get_transformation(shapes, get_all=True)
+        if coordinate_system not in placed or not len(shapes):
+            continue
+        run = placed[coordinate_system].to_affine_matrix(AXES, AXES)
+        if not np.allclose(run, np.eye(3)):  # an identity says that the outlines are in px
+            _, height, width = raster.levels[0].shape
+            x0, y0, x1, y1 = (float(v) for v in shapes.total_bounds)
+            box = (x0, y0, x1, y1)
+            check_direction(matrix, shape=(height, width), run=run, run_box=box, stated_mpp=raster.mpp)
+            return

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
-from lemon_sc._core.errors import bad_value, one_of
+from lemon_sc._core.errors import bad_value, listing, one_of
 from lemon_sc._core.log import logger, progress
 from lemon_sc._core.record import write_record
 from lemon_sc._core.table import as_table
@@ -61,6 +61,18 @@ def check_arguments(store: object, multiple: str, size_px: int, mask: str | None
         raise bad_value("store", must='be None, "memory" or a path', got=store)
     if store is not None and store != STORE_MEMORY and Path(store).exists():
         open_store(store)  # raises unless it is a crop store, which may be replaced
+
+
+def check_names(adata: ad.AnnData, table_key: str) -> None:
+    """Raise if row names repeat: crops are kept and found again by the name of their cell."""
+    twice = adata.obs_names[adata.obs_names.duplicated()].unique()
+    if len(twice):
+        msg = (
+            f"`sdata.tables[{table_key!r}].obs_names` are not unique: {len(twice)} names repeat "
+            f"({listing(twice, most=3)}). "
+            "Call `.obs_names_make_unique()` on the table first."
+        )
+        raise ValueError(msg)
 
 
 @doc
@@ -136,6 +148,7 @@ def extract_nuclei(
     """
     check_arguments(store, multiple, size_px, mask)
     adata = as_table(sdata, table_key=table_key)
+    check_names(adata, table_key)
     scene = resolve(sdata, image_key=image_key, shapes_key=shapes_key, mpp=mpp)
     candidates = collect(sdata, adata, scene, shapes_key=shapes_key)
     if multiple == "all":
