@@ -7,6 +7,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -102,8 +103,12 @@ def write_annotated(sdata: SpatialData, out: Path) -> Path:
     from lemon_sc.crops.store import swap
 
     part = out / f"{STORE}.part-{os.getpid()}"
-    sdata.write(part)
-    swap(part, out / STORE)
+    try:
+        sdata.write(part)
+        swap(part, out / STORE)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     return out / STORE
 
 
@@ -169,11 +174,7 @@ def print_models() -> None:
 
     print("Models:")
     for card in models.available():
-        try:
-            models.load(card.name)
-            print(f"  {card.name:<15} ready ({card.license or 'no weights needed'})")
-        except (FileNotFoundError, ValueError) as error:
-            print(f"  {card.name:<15} not ready: {error}")
+        print(f"  {card.name:<15} {models.status(card.name)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

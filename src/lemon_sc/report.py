@@ -221,7 +221,8 @@ def illustrate(
     page.text(
         "Morphology and expression",
         "Moran's I says whether a gene is smooth over the manifold; the probe says how well its expression is "
-        "predicted from the embedding in cells that the model has not seen.",
+        "predicted from the embedding in cells that the model has not seen. Both nulls take cells to be independent; "
+        "neighbours in tissue are not, so weak effects need a second look.",
     )
     page.picture("morans_i", "Moran's I on the embedding's kNN graph.", lambda: pl.morans_i(adata))
     page.picture(

@@ -14,7 +14,13 @@ def test_both_containers_lead_to_the_table(scene):
     assert as_table(sdata["table"]) is sdata["table"]
 
 
-@pytest.mark.parametrize("name", ["a/b", "H&E", "", "__x", "a b", None])
+@pytest.mark.parametrize("name", ["spatial", "nuclei", "nucleus_xy", "lemon_sc", "spatialdata_attrs"])
+def test_names_that_hold_something_else(name):
+    with pytest.raises(ValueError, match="`key_added` must not be a name that holds something else"):
+        check_key(name)
+
+
+@pytest.mark.parametrize("name", ["a/b", "H&E", "", "__x", "a b", ".", "..", None])
 def test_names_that_spatialdata_cannot_write(name):
     with pytest.raises(ValueError, match="`key_added` must hold only letters, digits"):
         check_key(name)
@@ -41,6 +47,16 @@ def test_records_are_found_again_or_say_what_to_run(tmp_path):
     assert read_record(again, "nuclei", fix="")["mpp"].tolist() == [0.25, 0.25]
     with pytest.raises(MissingKeyError, match=r"'X_b' not found in `adata.uns\[\"lemon_sc\"\]\[\"embed\"\]`"):
         read_record(again, "embed", key="X_b", fix="")
+
+
+def test_a_view_does_not_write_into_its_parent():
+    adata = ad.AnnData(np.zeros((3, 2)))
+    write_record(adata, "probe", {"n": 3}, key="probe")
+    view = adata[:2]
+    with pytest.warns(ad.ImplicitModificationWarning, match="view"):  # anndata's own, of every write into a view
+        write_record(view, "probe", {"n": 2}, key="probe")
+    assert adata.uns["lemon_sc"]["probe"]["probe"]["n"] == 3
+    assert view.uns["lemon_sc"]["probe"]["probe"]["n"] == 2
 
 
 def test_an_optional_package_names_its_extra():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from lemon_sc.analysis.splits import leave_one_group_out, spatial_blocks
+from lemon_sc.analysis.splits import leave_one_group_out, spatial_blocks, stratified
 
 
 def test_groups_are_sorted_by_name_whatever_the_order_of_cells():
@@ -65,3 +65,28 @@ def test_a_line_of_cells_is_cut_along_its_length():
 def test_coordinates_that_make_no_folds(xy, n_folds, match):
     with pytest.raises(ValueError, match=match):
         spatial_blocks(xy, rng=np.random.default_rng(0), n_folds=n_folds)
+
+
+def test_slides_of_one_patient_never_learn_from_each_other():
+    folds = leave_one_group_out(["s1", "s2", "s3", "s4"] * 3, ["p2", "p1", "p2", "p3"] * 3)
+    assert [folds.training(f).tolist() for f in range(4)] == [[1, 3], [0, 2, 3], [1, 3], [0, 1, 2]]
+    alone = leave_one_group_out(["s1", "s2", "s3"] * 3)
+    assert alone.training(1).tolist() == [0, 2]
+
+
+def test_patients_that_contradict_the_slides_are_an_error():
+    with pytest.raises(ValueError, match=r"1 groups hold cells of more than one patient: \['b'\]"):
+        leave_one_group_out(["a", "b"] * 3, ["p", "q", "p", "q", "p", "p"])
+    with pytest.raises(ValueError, match=r"`patient_key` must name a column with at least two patients, got \['p'\]"):
+        leave_one_group_out(["a", "b"] * 3, ["p"] * 6)
+
+
+def test_stratified_folds_hold_the_same_share_of_each_class():
+    label = np.random.default_rng(0).permutation(["a"] * 50 + ["b"] * 100 + ["rare"] * 2)
+    folds = stratified(label, rng=np.random.default_rng(0))
+    assert [(folds.codes[label == "a"] == f).sum() for f in range(5)] == [10] * 5
+    assert [(folds.codes[label == "b"] == f).sum() for f in range(5)] == [20] * 5
+    assert (stratified(label, rng=np.random.default_rng(0)).codes == folds.codes).all()
+    assert (stratified(label, rng=np.random.default_rng(1)).codes != folds.codes).any()
+    with pytest.raises(ValueError, match="need a class of at least 5 cells, the largest has 4"):
+        stratified(np.array(["a"] * 4 + ["b"] * 3), rng=np.random.default_rng(0))

@@ -38,7 +38,14 @@ def test_crop_centre_is_the_nucleus_and_all_taps_fit(mpp):
     assert (first + 39 * scale + reach <= np.array(w.taps) + 0.5).all()
 
 
-@pytest.mark.parametrize("mpp", [(0, 0.25), (-1, 1), (np.nan, 0.2), (np.inf, 1)])
+@pytest.mark.parametrize(
+    "mpp", [(0, 0.25), (-1, 1), (np.nan, 0.2), (np.inf, 1), "0.25 um", (1, 2, 3), None, [[1, 2]] * 2]
+)
 def test_a_pixel_size_must_be_finite_and_positive(mpp):
-    with pytest.raises(ValueError, match="two finite numbers > 0"):
+    with pytest.raises(ValueError, match="one or two finite numbers > 0"):
         check_mpp(mpp)
+
+
+@pytest.mark.parametrize("mpp", [0.25, np.float32(0.25), np.array(0.25), (0.25, 0.25), [0.25], np.array([0.25, 0.25])])
+def test_a_pixel_size_is_one_number_or_two(mpp):
+    assert check_mpp(mpp) == (0.25, 0.25)

@@ -1,7 +1,8 @@
 import numpy as np
+import pandas as pd
 import pytest
 from scenes import XENIUM_PX, blob_scene, place
-from spatialdata.models import Image2DModel, Labels2DModel
+from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
 from spatialdata.transformations import Affine, Identity, Scale, set_transformation
 
 from lemon_sc._core.errors import MissingKeyError
@@ -68,7 +69,7 @@ def test_the_px_of_label_images_get_their_size_from_outlines_in_um(scene):
     del sdata.shapes["nucleus_boundaries"]
     with pytest.raises(ValueError, match=r"size of a pixel of 'global' in um is unknown.*Pass `mpp=`"):
         resolve(sdata, shapes_key="nucleus_labels")
-    assert resolve(sdata, shapes_key="nucleus_labels", mpp=0.3).mpp == (0.3, 0.3)
+    assert resolve(sdata, shapes_key="nucleus_labels", mpp=0.3).mpp == pytest.approx((0.3, 0.3))
 
 
 def test_outlines_that_disagree_on_the_pixel_size(scene):
@@ -86,7 +87,29 @@ def test_nuclei_in_image_px_need_mpp(scene):
     set_transformation(sdata["nucleus_boundaries"], Identity(), "global")
     with pytest.raises(ValueError, match=r"in the pixels of the image.*Pass `mpp=`"):
         resolve(sdata)
-    assert resolve(sdata, mpp=(0.2, 0.25)).mpp == (0.2, 0.25)
+    assert resolve(sdata, mpp=(0.2, 0.25)).mpp == pytest.approx((0.2, 0.25))
+
+
+def test_a_given_pixel_size_keeps_rotation_and_handedness(scene):
+    sdata, _ = scene
+    derived, given = resolve(sdata).pixel_size, resolve(sdata, mpp=(0.3, 0.31)).pixel_size
+    assert given.mpp == pytest.approx((0.3, 0.31))
+    assert given.mirrored is derived.mirrored is True
+    assert given.rotation_deg == pytest.approx(derived.rotation_deg)
+
+
+def test_nuclei_that_are_not_in_um_contradict_the_transcripts(scene):
+    """Nuclei in units of 0.5 um, placed correctly: only the run's points in um can tell."""
+    sdata, _ = scene
+    um = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]})
+    to_global = {"global": Scale([1 / XENIUM_PX] * 2, axes=("x", "y"))}
+    sdata.points["transcripts"] = PointsModel.parse(um, transformations=to_global)
+    assert resolve(sdata).mpp[0] == pytest.approx(0.2738, rel=0.01)
+    shapes = sdata["nucleus_boundaries"]
+    shapes["geometry"] = shapes.geometry.scale(2, 2, origin=(0, 0))
+    set_transformation(shapes, Scale([0.5 / XENIUM_PX] * 2, axes=("x", "y")), "global")
+    with pytest.raises(ValueError, match=r"The nuclei say .*0.54\d+ .*'transcripts' say 0.27\d+ .*not in um"):
+        resolve(sdata)
 
 
 def test_no_common_coordinate_system(scene):
@@ -101,7 +124,7 @@ def test_a_stated_pixel_size_that_contradicts_the_chain(scene):
     sdata.attrs["lemon_sc"] = {"images": {"he_image": {"mpp": [0.2125, 0.2125]}}}
     with pytest.raises(ValueError, match=r"0.27\d+ x 0.27\d+ um by the transformations, but its file states 0.2125"):
         resolve(sdata)
-    assert resolve(sdata, mpp=XENIUM_PX).mpp == (XENIUM_PX, XENIUM_PX)
+    assert resolve(sdata, mpp=XENIUM_PX).mpp == pytest.approx((XENIUM_PX, XENIUM_PX))
 
 
 def test_missing_elements_are_named_with_what_is_there(scene):

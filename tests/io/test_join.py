@@ -3,17 +3,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from spatialdata.models import Labels2DModel, TableModel
+from spatialdata.models import Labels2DModel, PointsModel, TableModel
 from spatialdata.transformations import Identity
 
 from lemon_sc._core.errors import MissingKeyError
 from lemon_sc.io.elements import find_nuclei
-from lemon_sc.io.join import as_text, join_nuclei
+from lemon_sc.io.join import Labels, as_text, join_nuclei
 
 
-def joined(sdata, shapes_key="nucleus_boundaries", values=None):
+def joined(sdata, shapes_key="nucleus_boundaries", labels=None):
     nuclei, kind = find_nuclei(sdata, shapes_key)
-    return join_nuclei(sdata, sdata["table"], nuclei=nuclei, kind=kind, shapes_key=shapes_key, values=values)
+    return join_nuclei(sdata, sdata["table"], nuclei=nuclei, kind=kind, shapes_key=shapes_key, labels=labels)
 
 
 def assert_true_join(sdata, join):
@@ -26,6 +26,16 @@ def test_ids_are_one_whatever_they_are_stored_as():
     for ids in ([7, 12], ["7", "12"], [b"7", b"12"], np.array([7.0, 12.0]), pd.Series([7, 12], dtype="int16")):
         assert as_text(ids).tolist() == ["7", "12"]
     assert as_text(pd.Categorical(["aaaa-1", "bbbb-1"])).tolist() == ["aaaa-1", "bbbb-1"]
+
+
+def test_missing_ids_join_to_nothing(scene):
+    assert as_text(np.array([7.0, np.nan])).tolist() == ["7", ""]
+    assert as_text(["a", None, pd.NA]).tolist() == ["a", "", ""]
+    sdata, _ = scene
+    gone = sdata["table"].obs["cell_id"].iloc[[0, 1]].tolist()
+    sdata["table"].obs["cell_id"] = [None, None, *sdata["table"].obs["cell_id"].iloc[2:]]
+    join = joined(sdata)
+    assert set(join.cell_id[join.row < 0]) == set(gone)
 
 
 def test_nuclei_numbered_by_label_with_a_cell_id(scene):
@@ -74,16 +84,35 @@ def test_a_table_that_annotates_the_nuclei_joins_by_its_instance_key(scene):
     np.testing.assert_array_equal(sdata["table"].obs["cell_id"].to_numpy()[join.row], own)
 
 
-def test_labels_join_through_the_outlines_that_share_their_numbers(scene):
+def label_image(sdata, values, at):
+    """Add an (empty) label image in global px; return what it would hold with `values` on the outlines `at`."""
+    blank = np.zeros((9, 9), dtype=np.int32)
+    sdata.labels["labels"] = Labels2DModel.parse(blank, dims=("y", "x"), transformations={"global": Identity()})
+    c = sdata["nucleus_boundaries"].geometry.loc[at].centroid
+    return Labels(values=np.array(values), xy=np.column_stack([c.x, c.y]) / 0.2125)
+
+
+def test_labels_join_through_the_outlines_they_lie_on(scene):
     sdata, _ = scene
-    values = np.array([3, 1, 9])
-    sdata.labels["nucleus_labels"] = Labels2DModel.parse(
-        np.zeros((9, 9), dtype=np.int32), dims=("y", "x"), transformations={"global": Identity()}
-    )
-    join = joined(sdata, "nucleus_labels", values)
+    join = joined(sdata, "labels", label_image(sdata, [3, 1, 9], at=[3, 1, 9]))
     assert join.nucleus_id.tolist() == ["3", "1", "9"]
-    assert join.cell_id.tolist() == sdata["nucleus_boundaries"]["cell_id"].loc[values].tolist()
+    assert join.cell_id.tolist() == sdata["nucleus_boundaries"]["cell_id"].loc[[3, 1, 9]].tolist()
     assert_true_join(sdata, join)
+
+
+def test_labels_of_another_segmentation_do_not_take_its_numbers(scene):
+    """The same numbers elsewhere: a segmentation of one's own, numbered from 1."""
+    sdata, _ = scene
+    with pytest.raises(ValueError, match="No nucleus of 'labels' belongs to a row"):
+        joined(sdata, "labels", label_image(sdata, [1, 2, 3], at=[9, 8, 7]))
+
+
+def test_centroids_must_name_their_cells(scene):
+    sdata, _ = scene
+    um = pd.DataFrame(sdata["table"].obsm["spatial"], columns=["x", "y"])
+    sdata.points["centres"] = PointsModel.parse(um, transformations={"global": Identity()})
+    with pytest.raises(MissingKeyError, match=r"'cell_id' not found in `points`.*must name the cell"):
+        joined(sdata, "centres")
 
 
 def test_some_nuclei_without_a_row_are_marked(scene):

@@ -16,7 +16,23 @@ def crops(n=4):
 
 
 def test_the_models_that_are_there():
-    assert [card.name for card in lm.models.available()] == ["morphometry", "lemon"]
+    names = [card.name for card in lm.models.available()]
+    assert names[:3] == ["morphometry", "lemon", "dinov2_s"]
+    assert {
+        "dinov2_b", "dinov2_l", "dinov2_g", "uni", "uni2_h", "virchow2", "hoptimus0", "h0_mini", "phikon", "phikon_v2",
+        "conch_v1", "volta_nucls", "volta_pannuke", "imagenet_r18", "imagenet_r50",
+    } <= set(names)  # fmt: skip
+    assert len(set(names)) == len(names)
+
+
+def test_the_state_of_a_model_is_one_line():
+    assert lm.models.status("morphometry") == "ready (no weights needed)"
+    assert lm.models.status("conch_v1").startswith("not ready: built by its own package")
+    assert (
+        lm.models.status("volta_lizard") == "not ready: weights from https://github.com/AIMLab-UBC/VOLTA, weights=PATH"
+    )
+    with pytest.raises(ValueError, match="`name` must be one of"):
+        lm.models.status("nonesuch")
 
 
 @pytest.mark.parametrize("model", [None, "morphometry"])

@@ -6,6 +6,7 @@ import pytest
 import shapely
 import spatialdata as sd
 from scenes import blob_image, blob_scene, place
+from scipy.ndimage import gaussian_filter
 from spatialdata.models import Labels2DModel, PointsModel, ShapesModel
 from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
 
@@ -299,7 +300,7 @@ def empty_outlines(sdata):
         (None, {"mask": "cell"}, ValueError, "`mask` must be one of"),
         (None, {"size_px": 41}, ValueError, "`size_px` must be an even int"),
         (None, {"store": 3}, ValueError, "`store` must be None"),
-        (None, {"mpp": -0.2}, ValueError, "two finite numbers > 0"),
+        (None, {"mpp": -0.2}, ValueError, "one or two finite numbers > 0"),
         (None, {"mpp": 2.5}, ValueError, r"median diameter of .* which no nuclei have"),
         (break_join, {}, ValueError, "No nucleus .* belongs to a row of the table"),
         (move_away, {}, ValueError, "median diameter|outside the image"),
@@ -356,6 +357,58 @@ def test_nan_centroids_cost_only_their_cells(scene):
     assert np.flatnonzero(qc == "no_nucleus").tolist() == [2, 5]
     found = sdata["table"].obsm["nucleus_xy"]
     np.testing.assert_allclose(np.delete(found, [2, 5], 0), np.delete(xy, [2, 5], 0), atol=1e-6)
+
+
+def test_a_mask_needs_an_outline(scene):
+    sdata, _ = scene
+    frame = pd.DataFrame(sdata["table"].obsm["spatial"], columns=["x", "y"])
+    frame["cell_id"] = sdata["table"].obs["cell_id"].to_numpy()
+    scale = {"global": Scale([1 / 0.2125] * 2, axes=("x", "y"))}
+    sdata.points["centres"] = PointsModel.parse(frame, transformations=scale)
+    before = snapshot(sdata)
+    with pytest.raises(ValueError, match="`mask` must be None for plain centroids"):
+        lm.pp.extract_nuclei(sdata, shapes_key="centres", mask="ring")
+    assert_untouched(sdata, before)
+
+
+def test_transcripts_are_no_nuclei(scene):
+    sdata, _ = scene
+    frame = pd.DataFrame(np.repeat(sdata["table"].obsm["spatial"], 9, axis=0), columns=["x", "y"])
+    frame["cell_id"] = np.repeat(sdata["table"].obs["cell_id"].to_numpy(dtype=object), 9)
+    scale = {"global": Scale([1 / 0.2125] * 2, axes=("x", "y"))}
+    sdata.points["transcripts"] = PointsModel.parse(frame, transformations=scale)
+    with pytest.raises(ValueError, match="'transcripts' has 9 points per cell .*these are not nuclei"):
+        lm.pp.extract_nuclei(sdata, shapes_key="transcripts")
+
+
+@pytest.mark.parametrize("mask", ["nucleus", "ring"])
+def test_a_mask_does_not_hide_defocus(scene, mask):
+    sdata, _ = scene
+    soft = gaussian_filter(np.asarray(sdata["he_image"].data), (0, 14, 14))
+    sdata["he_image"].data = da.from_array(soft)
+    counts = []
+    for option in (None, mask):
+        lm.pp.extract_nuclei(sdata, store="memory", mask=option)
+        counts.append(sdata["table"].uns["lemon_sc"]["nuclei"]["counts"])
+    assert counts[0] == counts[1]
+    assert counts[0]["blurred"] + counts[0]["blank"] > 20
+
+
+def test_a_table_of_the_users_is_not_replaced(scene):
+    sdata, _ = scene
+    sdata.tables["nuclei"] = ad.AnnData(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="exists and was not made by this function"):
+        lm.pp.extract_nuclei(sdata, multiple="all")
+    assert sdata["nuclei"].n_obs == 2
+
+
+def test_embeddings_of_an_earlier_extraction_are_pointed_out(scene, caplog):
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata)
+    lm.tl.embed(sdata)
+    assert "earlier extraction" not in caplog.text
+    lm.pp.extract_nuclei(sdata, mask="nucleus")
+    assert "['X_lemon'] were made from an earlier extraction" in caplog.text
 
 
 def test_the_store_is_replaced_and_stale_crops_are_dropped(scene, tmp_path):

@@ -178,6 +178,15 @@ def test_bad_input(scene):
     assert "embed" not in table.uns["lemon_sc"]
 
 
+def test_cells_that_the_store_does_not_know_are_an_error(scene, tmp_path):
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata, store=tmp_path / "c.zarr")
+    table = sdata["table"]
+    table.obs_names = [f"new{i}" if i < 10 else name for i, name in enumerate(table.obs_names)]
+    with pytest.raises(ValueError, match=r"lacks 10 of the table's 25 usable nuclei, for instance \['new0'"):
+        lm.tl.embed(sdata, model=MEAN)
+
+
 def test_nothing_usable(scene):
     sdata, _ = scene
     lm.pp.extract_nuclei(sdata)

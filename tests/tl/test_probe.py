@@ -5,39 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
+from probes import make, snapshot, stored
 from scipy import sparse
 from spatialdata.models import TableModel
 
 from lemon_sc._core.errors import MissingKeyError
+from lemon_sc.analysis.protocol import ProbeProtocol
 from lemon_sc.tl._probe import probe
-
-
-def make(*, n=600, slides=4, seed=0):
-    """Four slides. A latent of the embedding drives gene A (expected PCC 0.8); B is noise; C follows the slide only."""
-    r = np.random.default_rng(seed)
-    slide = np.arange(n) % slides
-    latent = r.standard_normal(n)
-    x = np.column_stack(
-        [
-            0.8 * latent + 0.6 * r.standard_normal(n),
-            r.standard_normal(n),
-            slide + 0.1 * r.standard_normal(n),
-        ]
-    )
-    embedding = latent[:, None] * r.standard_normal(16) + 0.01 * r.standard_normal((n, 16))
-    adata = ad.AnnData(x, obs=pd.DataFrame({"slide": [f"s{i}" for i in slide]}, index=[f"c{i}" for i in range(n)]))
-    adata.var_names = ["A", "B", "C"]
-    adata.obsm["X_lemon"] = embedding.astype(np.float32)
-    adata.obsm["spatial"] = r.uniform(0, 1000, (n, 2))
-    return adata
-
-
-def stored(adata, key="probe"):
-    return adata.uns["lemon_sc"]["probe"][key]
-
-
-def snapshot(adata):
-    return set(adata.obs), set(adata.obsm), set(adata.uns), adata.X.copy()
 
 
 @pytest.mark.parametrize("groups", ["slide", None])
@@ -84,7 +58,15 @@ def test_result_does_not_depend_on_the_order_of_cells():
 
 def test_scores_follow_from_the_predictions_and_name_their_protocol():
     adata = make()
-    probe(adata, target=["A", "B"], groups="slide", predictions="oof", n_null=4, rng=7, key_added="p.1")
+    probe(
+        adata,
+        target=["A", "B"],
+        groups="slide",
+        predictions="oof",
+        protocol=ProbeProtocol(n_null=4),
+        rng=7,
+        key_added="p.1",
+    )
     made = stored(adata, "p.1")
     scores = made["scores"].set_index(["group", "gene"])
     for name, rows in adata.obs.groupby("slide").indices.items():
@@ -141,7 +123,7 @@ def test_top_genes_leave_controls_out():
     wide = ad.AnnData(sparse.csr_matrix(r.poisson(rate, (600, 80)).astype(np.float32)), obs=adata.obs, obsm=adata.obsm)
     wide.var_names = names
     wide.var["feature_types"] = ["Gene Expression"] * 79 + ["Negative Control Codeword"]
-    probe(wide, n_null=1)
+    probe(wide, protocol=ProbeProtocol(n_null=1))
     genes = stored(wide)["genes"]
     assert len(genes) == 50
     assert not set(genes) & {"BLANK_0001", "odd_one"}
@@ -150,7 +132,7 @@ def test_top_genes_leave_controls_out():
     wide.obs["slide"] = adata.obs["slide"].to_numpy()
     wide.X = wide.X.toarray()
     wide.X[:, 0] = np.where(wide.obs["slide"] == "s0", 1000, 0)
-    probe(wide, groups="slide", n_null=1)
+    probe(wide, groups="slide", protocol=ProbeProtocol(n_null=1))
     assert "G00" not in stored(wide)["genes"]
     assert stored(wide)["target"] == "genes"
 
@@ -195,7 +177,7 @@ def test_constant_genes_are_nan_and_counted():
 def test_all_is_undefined_without_a_crash():
     adata = make()
     adata.X[:] = 1.0
-    probe(adata, groups="slide", n_null=0)
+    probe(adata, groups="slide", protocol=ProbeProtocol(n_null=0))
     assert np.isnan(stored(adata)["score"])
     assert stored(adata)["n_undefined"] == 12
 
@@ -206,7 +188,7 @@ def test_survives_h5ad_and_spatialdata(tmp_path):
     adata.obs["region"] = pd.Categorical(["r"] * adata.n_obs)
     adata.obs["cell"] = np.arange(adata.n_obs)
     probe(adata, target=["A", "B"], groups="slide", predictions="oof")
-    probe(adata, target="A", rng=np.random.default_rng(0), key_added="one.gene", n_null=0)
+    probe(adata, target="A", rng=np.random.default_rng(0), key_added="one.gene", protocol=ProbeProtocol(n_null=0))
     adata.write_h5ad(tmp_path / "a.h5ad")
     table = TableModel.parse(adata.copy(), region="r", region_key="region", instance_key="cell")
     sd.SpatialData(tables={"table": table}).write(tmp_path / "a.zarr")
@@ -223,6 +205,48 @@ def test_survives_h5ad_and_spatialdata(tmp_path):
         np.testing.assert_array_equal(back.obsm["oof"], adata.obsm["oof"])
 
 
+def test_named_protocol_of_hest():
+    adata = make()
+    probe(adata, target=["A", "B"], groups="slide", protocol="hest")
+    made = stored(adata)
+    assert made["groups"]["alpha"].tolist() == [100 / (16 * 2)] * 4
+    assert made["groups"]["n_features"].tolist() == [16] * 4
+    assert made["alpha_choice"] == "hest"
+    assert made["protocol"] == {
+        "folds": "auto",
+        "patient_key": "none",
+        "alpha": "hest",
+        "c": 1.0,
+        "n_pcs": 256,
+        "train_only": False,
+        "pos_label": "none",
+        "n_null": 20,
+    }
+
+
+def test_genes_chosen_in_training_cells_do_not_know_the_held_out_slide():
+    r = np.random.default_rng(0)
+    adata = make()
+    counts = r.poisson(np.linspace(0.5, 5, 80), (600, 80)).astype(np.float32)
+    counts[adata.obs["slide"] == "s0", 0] = 500  # enough to enter by the ranks of four slides, not of the other three
+    counts[adata.obs["slide"] == "s0", 1:30] = 0
+    counts[:, 30:] += 1
+    wide = ad.AnnData(counts, obs=adata.obs, obsm=adata.obsm)
+    wide.var_names = [f"G{i:02d}" for i in range(80)]
+    probe(wide, groups="slide", protocol=ProbeProtocol(train_only=True, n_null=1))
+    made = stored(wide)
+    of_fold = made["scores"].groupby("group")["gene"].agg(set)
+    assert {len(genes) for genes in of_fold} == {50}
+    for held_out, genes in of_fold.items():
+        rest = wide[wide.obs["slide"] != held_out]
+        rank = sum(pd.Series(-rest[rows].X.mean(axis=0)).rank() for rows in rest.obs.groupby("slide").indices.values())
+        expected = set(wide.var_names[np.lexsort((wide.var_names, rank.to_numpy()))[:50]])
+        assert genes == expected
+    assert (made["summary"]["n_folds"] >= 1).all()
+    assert made["n_undefined"] == 0
+    assert made["scores"]["pcc"].notna().all()
+
+
 BAD = [
     ({"use_rep": "X_lemn"}, MissingKeyError, r"Did you mean 'X_lemon'\? Run `lm.tl.embed` first"),
     ({"target": ["A", "EPCAN"]}, MissingKeyError, r"'EPCAN' not found in `adata.var_names`.*Did you mean 'EPCAM'"),
@@ -236,7 +260,6 @@ BAD = [
     ({"predictions": "a b"}, ValueError, "`predictions` must hold only letters"),
     ({"predictions": "X_lemon"}, ValueError, "`predictions` must not be the key of an input"),
     ({"use_rep": "gone"}, ValueError, r"No row of `adata.obsm\['gone'\]` \(600, 4\) is free of NaN"),
-    ({"n_null": -1}, ValueError, "`n_null` must be an int >= 0"),
     ({"rng": -1}, ValueError, "`rng` must be an int >= 0"),
     ({"layer": "holes"}, ValueError, r"Expression must be finite.*1 genes: \['B'\]"),
     ({"layer": "sparse_holes"}, ValueError, r"Expression must be finite.*1 genes: \['B'\]"),
@@ -259,6 +282,17 @@ def test_bad_input_says_so_and_changes_nothing(arguments, error, match):
     after = snapshot(adata)
     assert before[:3] == after[:3]
     assert (before[3] == after[3]).all()
+
+
+def test_panels_that_do_not_intersect():
+    a, b = make(), make(seed=1)
+    b.var_names = ["D", "E", "F"]
+    inner = ad.concat([a, b], join="inner", index_unique="-")
+    with pytest.raises(ValueError, match="None of the 0 features is a gene.*panels of all slides intersect"):
+        probe(inner, groups="slide")
+    outer = ad.concat([a, b], join="outer", index_unique="-", fill_value=np.nan)
+    with pytest.raises(ValueError, match=r"finite, found NaN or infinite values in 6 genes.*concat\(join='inner'\)"):
+        probe(outer, groups="slide")
 
 
 def test_one_slide_needs_coordinates():

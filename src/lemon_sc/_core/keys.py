@@ -37,6 +37,9 @@ MORAN: Final = "moranI"
 IMAGES: Final = "images"
 """``sdata.attrs[UNS][IMAGES][image_key]``: where an image came from and the pixel size its file states."""
 
+RESERVED: Final = frozenset({UNS, NUCLEI, NUCLEUS_XY, "spatial", "spatialdata_attrs"})
+"""Names in ``obsm`` and ``uns`` that hold something else; no result may take them."""
+
 QC_OK: Final = "ok"
 QC_NO_NUCLEUS: Final = "no_nucleus"
 QC_OUTSIDE: Final = "outside_image"

@@ -19,12 +19,10 @@ def write_record(adata: AnnData, verb: str, record: Mapping[str, Any], *, key: s
 
     Values must survive ``write_h5ad``: numbers, strings, arrays, data frames and dicts of them; no ``None``.
     """
-    home = adata.uns.setdefault(keys.UNS, {})
     made = {**record, "version": lemon_sc.__version__}
-    if key is None:
-        home[verb] = made
-    else:
-        home.setdefault(verb, {})[key] = made
+    home = dict(adata.uns.get(keys.UNS, {}))  # new dicts: a view must not write into its parent's
+    home[verb] = made if key is None else {**home.get(verb, {}), key: made}
+    adata.uns[keys.UNS] = home
 
 
 def read_record(adata: AnnData, verb: str, *, key: str | None = None, fix: str) -> dict[str, Any]:

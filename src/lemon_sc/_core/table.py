@@ -10,6 +10,7 @@ import anndata as ad
 import numpy as np
 import spatialdata as sd
 
+from lemon_sc._core import keys
 from lemon_sc._core.errors import bad_value, missing_key
 
 if TYPE_CHECKING:
@@ -38,9 +39,11 @@ def _(data: sd.SpatialData, *, table_key: str = "table") -> ad.AnnData:
 
 
 def check_key(name: str, *, parameter: str = "key_added") -> str:
-    """Return `name` if SpatialData can write it as a key, else raise."""
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.startswith("__"):
+    """Return `name` if a result may be stored under it: SpatialData can write it, and nothing else is kept there."""
+    if not isinstance(name, str) or not re.fullmatch(r"[.-]*[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name[:2] == "__":
         raise bad_value(parameter, must="hold only letters, digits, '_', '.', '-'", got=name)
+    if name in keys.RESERVED:
+        raise bad_value(parameter, must="not be a name that holds something else", got=name)
     return name
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from lemon_sc.geometry.affine import transform
 from lemon_sc.geometry.outlines import Centres, label_centres, outline_centres
 from lemon_sc.io.elements import label_blocks
-from lemon_sc.io.join import Join, join_nuclei
+from lemon_sc.io.join import Join, Labels, join_nuclei
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Multiple = Literal["largest", "mean", "all"]
 MULTIPLE: tuple[str, ...] = ("largest", "mean", "all")
+MOST_NUCLEI = 3
+"""More points per cell than this are not nuclei."""
+
 PLAUSIBLE_UM = (2.5, 25.0)
 """Median nucleus diameter outside this range says that the units are not what they are taken for."""
 
@@ -95,7 +98,10 @@ def collect(sdata: sd.SpatialData, adata: ad.AnnData, scene: Scene, *, shapes_ke
     if not np.isfinite(centres.xy).all(axis=1).any():
         msg = f"None of the {len(centres.xy)} nuclei of {shapes_key!r} has a centre: their outlines are empty or NaN."
         raise ValueError(msg)
-    join = join_nuclei(sdata, adata, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key, values=values)
+    labels = None if values is None else Labels(values=values, xy=centres.xy)
+    join = join_nuclei(sdata, adata, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key, labels=labels)
+    if scene.kind == "points":
+        _check_one_each(join, shapes_key)
     own_to_um = scene.px_to_um @ scene.to_pixel
     area_um2 = centres.area * abs(np.linalg.det(own_to_um[:2, :2]))
     check_sizes(area_um2, scene.mpp, shapes_key)
@@ -116,3 +122,12 @@ def is_first(sorted_rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     first = np.ones(len(sorted_rows), dtype=np.bool_)
     first[1:] = sorted_rows[1:] != sorted_rows[:-1]
     return first
+
+
+def _check_one_each(join: Join, shapes_key: str) -> None:
+    """Raise if cells commonly have many centroids: then the points are no nuclei."""
+    per_cell = np.bincount(join.row[join.row >= 0])
+    median = float(np.median(per_cell[per_cell > 0]))
+    if median > MOST_NUCLEI:
+        msg = f"{shapes_key!r} has {median:.0f} points per cell (median): these are not nuclei. Pass `shapes_key=`."
+        raise ValueError(msg)

@@ -10,14 +10,14 @@ import pandas as pd
 import spatialdata as sd
 
 from lemon_sc._core import keys
-from lemon_sc._core.errors import bad_value
+from lemon_sc._core.errors import bad_value, listing
 from lemon_sc._core.record import read_record
 from lemon_sc._core.table import as_table
 from lemon_sc._objects.outlines import outlines_in_pixels
 from lemon_sc.crops.mask import apply_mask, outline_masks
-from lemon_sc.crops.qc import find_blank, find_blurred
+from lemon_sc.crops.qc import FOCUS_MPP, find_blank, find_blurred
 from lemon_sc.crops.store import open_store, positions
-from lemon_sc.crops.stream import TARGET_MPP, stream_crops
+from lemon_sc.crops.stream import BLOCK_PX, TARGET_MPP, stream_crops
 from lemon_sc.geometry.windows import inside, window_side
 from lemon_sc.io.elements import resolve
 
@@ -105,20 +105,48 @@ def scene_of(sdata: sd.SpatialData, record: dict[str, Any]) -> Scene:
 
 
 def stream(
-    sdata: sd.SpatialData, record: dict[str, Any], nuclei: Nuclei, *, size_px: int, target_mpp: float
+    sdata: sd.SpatialData,
+    record: dict[str, Any],
+    nuclei: Nuclei,
+    *,
+    size_px: int,
+    target_mpp: float,
+    qc: NDArray[Any] | None = None,
 ) -> tuple[Nuclei, Batches]:
     """Crops straight from the image, for the nuclei whose window lies inside it."""
     scene = scene_of(sdata, record)
     whole = inside(nuclei.xy, window_side(size_px, scene.mpp, target_mpp), scene.image.shape)
     nuclei = nuclei.take(whole)
-    return nuclei, cut(scene, nuclei, size_px=size_px, target_mpp=target_mpp, mask=record["mask"])
+    return nuclei, cut(scene, nuclei, size_px=size_px, target_mpp=target_mpp, mask=record["mask"], qc=qc)
 
 
-def cut(scene: Scene, nuclei: Nuclei, *, size_px: int, target_mpp: float = TARGET_MPP, mask: str = "") -> Batches:
-    """Cut the crops of `nuclei`: (positions in `nuclei`, crops). `mask` is "", "nucleus" or "ring"."""
+FEW = 5000
+"""Up to so many nuclei are read by small blocks: a gallery needs a few px here and there."""
+
+
+def cut(
+    scene: Scene,
+    nuclei: Nuclei,
+    *,
+    size_px: int,
+    target_mpp: float = TARGET_MPP,
+    mask: str = "",
+    qc: NDArray[Any] | None = None,
+) -> Batches:
+    """Cut the crops of `nuclei`: (positions in `nuclei`, crops). `mask` is "", "nucleus" or "ring".
+
+    Rows whose crop is blank or out of focus are marked in `qc`, judged before anything is masked.
+    """
     outlines = outlines_in_pixels(scene, nuclei.nucleus_id) if mask else None
     scale = (target_mpp / scene.mpp[0], target_mpp / scene.mpp[1])
-    for index, crops in stream_crops(scene.image, nuclei.xy, mpp=scene.mpp, size_px=size_px, target_mpp=target_mpp):
+    block_px = BLOCK_PX if len(nuclei) > FEW else BLOCK_PX // 8
+    batches = stream_crops(
+        scene.image, nuclei.xy, mpp=scene.mpp, size_px=size_px, target_mpp=target_mpp, block_px=block_px
+    )
+    for index, crops in batches:
+        if qc is not None:
+            first = nuclei.rank[index] == 0
+            flag_crops(qc, nuclei.row[index[first]], crops[first], target_mpp)
         if outlines is None:
             yield index, crops
         else:
@@ -155,6 +183,14 @@ def from_store(adata: ad.AnnData, record: dict[str, Any], nuclei: Nuclei) -> Bat
     row, rank = positions(store, adata.obs_names.to_numpy(dtype=object)), np.asarray(store.group["rank"])
     wanted = pd.MultiIndex.from_arrays([nuclei.row, nuclei.rank])
     target = wanted.get_indexer(pd.MultiIndex.from_arrays([row, rank]))
+    found = np.unique(target[target >= 0])
+    if len(found) < len(nuclei):
+        lost = adata.obs_names[nuclei.row[np.setdiff1d(np.arange(len(nuclei)), found)]]
+        msg = (
+            f"The crop store '{store.path}' lacks {len(lost)} of the table's {len(nuclei)} usable nuclei, for instance "
+            f"{listing(lost, most=3)}. Were cells renamed? Run `lm.pp.extract_nuclei` again."
+        )
+        raise ValueError(msg)
     if len(nuclei) * 4 < len(target):  # a gallery: a few crops, wherever they lie
         at = np.flatnonzero(target >= 0)
         yield target[at], store.read(at)
@@ -170,6 +206,7 @@ def crop_batches(
     *,
     size_px: int | None = None,
     target_mpp: float = TARGET_MPP,
+    qc: NDArray[Any] | None = None,
 ) -> tuple[Nuclei, Batches, str]:
     """Crops of `nuclei`, from wherever they are.
 
@@ -184,6 +221,8 @@ def crop_batches(
     size_px, target_mpp
         What is wanted; None takes the size of the extraction. Stored crops must be at least as large and at that
         scale.
+    qc
+        Where crops come from the image: verdict on each row, in which blank and blurred ones are marked.
 
     Returns
     -------
@@ -202,7 +241,7 @@ def crop_batches(
             'SpatialData with the image, or keep crops with `lm.pp.extract_nuclei(..., store="memory")` or a path.'
         )
         raise ValueError(msg)
-    nuclei, batches = stream(data, record, nuclei, size_px=size, target_mpp=target_mpp)
+    nuclei, batches = stream(data, record, nuclei, size_px=size, target_mpp=target_mpp, qc=qc)
     return nuclei, batches, "image"
 
 
@@ -240,7 +279,8 @@ def read_crops(
     return crops[at], float(record["target_mpp"])
 
 
-def flag_crops(qc: NDArray[Any], row: NDArray[np.int64], crops: NDArray[np.uint8]) -> None:
+def flag_crops(qc: NDArray[Any], row: NDArray[np.int64], crops: NDArray[np.uint8], mpp: float) -> None:
     """Mark in `qc` the rows whose crop is blank or out of focus."""
-    qc[row[find_blurred(crops, TARGET_MPP)]] = keys.QC_BLURRED
+    if mpp <= FOCUS_MPP:  # a coarser crop cannot tell
+        qc[row[find_blurred(crops, mpp)]] = keys.QC_BLURRED
     qc[row[find_blank(crops)]] = keys.QC_BLANK

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _PARTS = 5  # inner folds inside the one training group, where there are two groups
 _TIE = 1e-9  # inner scores closer than this are equal
+_HEST = 100.0  # the penalty of HEST-1k times features times targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class ProbeResult:
     """Scores of a probe and its shuffled twin."""
 
     predictions: Array
-    """(N, G) out-of-fold: each cell predicted by the model that did not see its fold."""
+    """(N, G) out-of-fold: each cell predicted by the model that did not see its fold (nor its patient)."""
 
     pcc: Array
     """(F, G) Pearson correlation within each fold; NaN where undefined (constant truth or prediction)."""
@@ -49,7 +50,14 @@ class ProbeResult:
     """(F,) penalty chosen for each fold."""
 
     inner: str
-    """How the penalty was chosen: ``"leave_one_fold_out"`` or ``"parts_of_the_training_fold"``."""
+    """Where the penalty is from: ``"leave_one_fold_out"``, ``"parts_of_the_training_fold"``, ``"hest"`` or ``"fixed"``.
+    """
+
+    used: NDArray[np.bool_]
+    """(F, G) which targets are scored in which fold; others are NaN in `pcc`, `null` and `predictions`."""
+
+    n_features: NDArray[np.intp]
+    """(F,) features or principal components that each fit saw."""
 
     @property
     def gene_score(self) -> Array:
@@ -68,11 +76,16 @@ class ProbeResult:
 
     @property
     def pvalue(self) -> Array:
-        """(G,) ``(1 + #{null >= score}) / (1 + #null)``, one-sided; NaN where the score is undefined."""
-        defined = np.isfinite(self.null_score)
-        above = (self.null_score >= self.gene_score) & defined
-        p = (1.0 + above.sum(axis=0)) / (1.0 + defined.sum(axis=0))
-        return np.where(np.isfinite(self.gene_score) & (defined.sum(axis=0) > 0), p, np.nan)
+        """(G,) of `gene_score` among `null_score`."""
+        return pvalues(self.gene_score, self.null_score)
+
+
+def pvalues(score: Array, null_R: Array) -> Array:
+    """``(1 + #{null >= score}) / (1 + #null)``, one-sided, shuffles on the first axis; NaN for a score that is NaN."""
+    defined = np.isfinite(null_R)
+    count = defined.sum(axis=0)
+    p = (1.0 + ((null_R >= score) & defined).sum(axis=0)) / (1.0 + count)
+    return np.where(np.isfinite(score) & (count > 0), p, np.nan)
 
 
 def nanmean(x: NDArray[np.floating], *, axis: int) -> Array:
@@ -98,14 +111,18 @@ def ridge_probe(
     *,
     rng: np.random.Generator,
     n_null: int = 20,
+    alpha: float | str = "inner",
     alphas: Sequence[float] = ridge.ALPHAS,
+    n_pcs: int | None = None,
+    used_FG: NDArray[np.bool_] | None = None,
 ) -> ProbeResult:
     """Ridge from embedding to targets, each fold predicted from the others.
 
-    Features are standardised with the training folds' mean and sd. One penalty per held-out fold, shared by all
-    targets, is the one with the best mean Pearson correlation when each training fold in turn is left out and predicted
-    from the rest (the smaller penalty on ties; the largest one if no correlation is defined). With two folds only, a
-    single training fold is left, and five random parts of it take that role.
+    Features are standardised with the training folds' mean and sd, and replaced by their leading principal components
+    if asked for. One penalty per held-out fold, shared by all targets, is the one with the best mean Pearson
+    correlation when each training fold in turn is left out and predicted from the rest (the smaller penalty on ties;
+    the largest one if no correlation is defined). With two folds only, a single training fold is left, and five random
+    parts of it take that role. Folds of one patient leave the training set together, in the inner folds as well.
 
     The null shuffles rows of `y_NG` among the cells of a fold, so that fold means and the correlation between targets
     stay, and repeats the fits with the penalties found on the true targets. Shuffling breaks spatial autocorrelation as
@@ -123,8 +140,15 @@ def ridge_probe(
         Draws the shuffles.
     n_null
         Number of shuffles R; the smallest p-value is ``1 / (1 + R)``.
+    alpha
+        ``"inner"``: chosen as above. ``"hest"``: ``100 / (F * G)`` with F features (or components) and G targets, and
+        no intercept. A number: that penalty.
     alphas
         Penalties to choose from, as scikit-learn's ``Ridge(alpha=)`` counts them.
+    n_pcs
+        Principal components of the training features, at most as many as there are; ``None`` takes the features.
+    used_FG
+        (F, G) targets of each fold, the same for folds of one patient; ``None``: all of them.
 
     Raises
     ------
@@ -134,73 +158,127 @@ def ridge_probe(
     References
     ----------
     The protocol follows HEST-1k (Jaume et al., NeurIPS 2024): ridge regression, leave-one-slide-out, Pearson
-    correlation by gene within a slide, averaged over genes and then slides.
+    correlation by gene within a slide, averaged over genes and then slides; ``alpha="hest"`` is its code's penalty.
     """
     if n_null < 0:
         raise bad_value("n_null", must="be an int >= 0", got=n_null)
     part_rng, null_rng = rng.spawn(2)
+    used = np.ones((len(folds.names), y_NG.shape[1]), dtype=bool) if used_FG is None else used_FG
+    fits = _Fits(folds=folds, used=used, n_pcs=n_pcs, x_floor=constant_floor(x_ND), y_floor=constant_floor(y_NG))
     centre = ridge.centre_of(x_ND, y_NG)
-    floors = _Floors(x=constant_floor(x_ND), y=constant_floor(y_NG))
     rows_of = [np.flatnonzero(folds.codes == f) for f in range(len(folds.names))]
-    parts_of = _split_in_parts(rows_of, part_rng) if len(rows_of) == 2 else [[rows] for rows in rows_of]
+    parts_of = _split_in_parts(rows_of, part_rng) if fits.inside and alpha == "inner" else [[rows] for rows in rows_of]
     units = [[ridge.moments(x_ND, y_NG, rows, centre) for rows in parts] for parts in parts_of]
-    alpha = _choose_alpha(units, floors, np.sort(np.asarray(alphas, dtype=np.float64)))
-
     sums = [ridge.add(parts) for parts in units]
-    predictions, pcc = np.empty(y_NG.shape), np.empty((len(rows_of), y_NG.shape[1]))
-    bases = []
+    n_features = fits.n_features(sums)
+    penalty, how = _penalty(alpha, units, fits, n_features, np.sort(np.asarray(alphas, dtype=np.float64)))
+    bases = fits.bases(sums)
+
+    predictions, pcc = np.empty(y_NG.shape), np.empty(used.shape)
     for f, rows in enumerate(rows_of):
-        train = ridge.add(sums[:f] + sums[f + 1 :])
-        bases.append(ridge.decompose(train, floors.x))
-        weight = ridge.weights(bases[f], train, [alpha[f]])[0]
-        predictions[rows] = ridge.predict(x_ND, rows, weight, train=train, centre=centre)
-        pcc[f] = pearson(y_NG[rows], predictions[rows])
+        train = fits.train(sums, f)
+        weight = ridge.weights(bases[f], train, [penalty[f]])[0]
+        out = ridge.predict(x_ND, rows, weight, train=train, centre=centre, intercept=alpha != "hest")
+        pcc[f] = np.where(used[f], pearson(y_NG[rows], out), np.nan)
+        predictions[rows] = np.where(used[f], out, np.nan)
     null = np.empty((n_null, *pcc.shape))
     for r, shuffle_rng in enumerate(null_rng.spawn(n_null)):
         shuffled = [
             replace(s, xy=ridge.cross_moment(x_ND, y_NG, rows, shuffle_rng.permutation(rows), centre))
             for s, rows in zip(sums, rows_of, strict=True)
         ]
-        null[r] = _scores(shuffled, bases, alpha, floors.y)
-    inner = "leave_one_fold_out" if len(rows_of) > 2 else "parts_of_the_training_fold"
+        null[r] = fits.scores(shuffled, bases, penalty)
     return ProbeResult(
-        predictions=predictions, pcc=pcc, pooled=pearson(y_NG, predictions), null=null, alpha=alpha, inner=inner
+        predictions=predictions,
+        pcc=pcc,
+        pooled=_pooled(y_NG, predictions),
+        null=null,
+        alpha=penalty,
+        inner=how,
+        used=used,
+        n_features=n_features,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Floors:
-    """Sd at or below which a column is constant."""
+class _Fits:
+    """What all fits of one probe share."""
 
-    x: Array
-    y: Array
+    folds: Folds
+    used: NDArray[np.bool_]
+    n_pcs: int | None
+    x_floor: Array
+    y_floor: Array
+
+    @property
+    def inside(self) -> bool:
+        """Whether the penalty must be chosen inside the one training group, as there are two groups."""
+        return len(np.unique(self.folds.apart)) == 2
+
+    def train(self, sums: list[ridge.Moments], fold: int) -> ridge.Moments:
+        return ridge.add(sums[g] for g in self.folds.training(fold))
+
+    def n_features(self, sums: list[ridge.Moments]) -> NDArray[np.intp]:
+        sizes = [sum(sums[g].n for g in self.folds.training(f)) for f in range(len(sums))]
+        return np.array([ridge.n_components(self.n_pcs, n_features=len(self.x_floor), n_cells=n) for n in sizes])
+
+    def bases(self, sums: list[ridge.Moments]) -> list[ridge.Basis]:
+        """One decomposition per fold; folds of one patient share theirs."""
+        of_patient: dict[int, ridge.Basis] = {}
+        for f, patient in enumerate(self.folds.apart.tolist()):
+            if patient not in of_patient:
+                of_patient[patient] = ridge.decompose(self.train(sums, f), self.x_floor, n_pcs=self.n_pcs)
+        return [of_patient[patient] for patient in self.folds.apart.tolist()]
+
+    def scores(self, sums: list[ridge.Moments], bases: list[ridge.Basis], penalty: Array) -> Array:
+        """(F, G) correlations from sums alone, with the decompositions at hand."""
+        out = []
+        for f, held_out in enumerate(sums):
+            weight = ridge.weights(bases[f], self.train(sums, f), [penalty[f]])[0]
+            r = ridge.pearson_from_moments(held_out, weight, self.y_floor)
+            out.append(np.where(self.used[f], r, np.nan))
+        return np.stack(out)
 
 
 def _split_in_parts(rows_of: list[NDArray[np.intp]], rng: np.random.Generator) -> list[list[NDArray[np.intp]]]:
     return [[np.sort(part) for part in np.array_split(rng.permutation(rows), _PARTS) if len(part)] for rows in rows_of]
 
 
-def _choose_alpha(units: list[list[ridge.Moments]], floors: _Floors, alphas: Array) -> Array:
-    """(F,) penalty of each held-out fold by the mean inner correlation, over inner folds and then targets."""
+def _penalty(
+    alpha: float | str, units: list[list[ridge.Moments]], fits: _Fits, n_features: NDArray[np.intp], alphas: Array
+) -> tuple[Array, str]:
+    """(F,) penalty of each held-out fold, and how it came about."""
+    if alpha == "inner":
+        return _choose_alpha(units, fits, alphas), "parts_of_the_training_fold" if fits.inside else "leave_one_fold_out"
+    if alpha == "hest":
+        return _HEST / (n_features * np.maximum(fits.used.sum(axis=1), 1)), "hest"
+    return np.full(len(units), float(alpha)), "fixed"
+
+
+def _choose_alpha(units: list[list[ridge.Moments]], fits: _Fits, alphas: Array) -> Array:
+    """(F,) penalty of each held-out fold by the mean inner correlation, over targets and then inner folds."""
     # Leaving out fold i for testing and j for choosing trains on the same cells as the reverse: one fit serves both.
     jobs: dict[frozenset[tuple[int, int]], list[tuple[int, ridge.Moments]]] = defaultdict(list)
+    apart = fits.folds.apart.tolist()
     ids = [(f, p) for f, parts in enumerate(units) for p in range(len(parts))]
-    for outer in range(len(units)):
-        training = [i for i in ids if i[0] != outer]
+    left_out_with = {i: i if fits.inside else (apart[i[0]], 0) for i in ids}
+    for outer in sorted(set(apart)):
+        training = [i for i in ids if apart[i[0]] != outer]
         for f, p in training:
-            if rest := frozenset(training) - {(f, p)}:
+            if rest := frozenset(i for i in training if left_out_with[i] != left_out_with[f, p]):
                 jobs[rest].append((outer, units[f][p]))
-    inner_scores: list[list[Array]] = [[] for _ in units]
+    used = {patient: fits.used[f] for f, patient in enumerate(apart)}
+    inner_scores: dict[int, list[Array]] = {patient: [] for patient in apart}
     bar = progress(total=len(jobs), desc="probe: inner folds", unit="fits")
     for rest, held_out in jobs.items():
         train = ridge.add(units[f][p] for f, p in sorted(rest))
-        weight_ADG = ridge.weights(ridge.decompose(train, floors.x), train, alphas)
+        weight_ADG = ridge.weights(ridge.decompose(train, fits.x_floor, n_pcs=fits.n_pcs), train, alphas)
         for outer, cells in held_out:
-            r_AG = np.stack([ridge.pearson_from_moments(cells, w, floors.y) for w in weight_ADG])
-            inner_scores[outer].append(nanmean(r_AG, axis=1))
+            r_AG = np.stack([ridge.pearson_from_moments(cells, w, fits.y_floor) for w in weight_ADG])
+            inner_scores[outer].append(nanmean(r_AG[:, used[outer]], axis=1))
         bar.update()
     bar.close()
-    return np.array([_best(scores, alphas) for scores in inner_scores])
+    return np.array([_best(inner_scores[patient], alphas) for patient in apart])
 
 
 def _best(scores: list[Array], alphas: Array) -> float:
@@ -213,11 +291,10 @@ def _best(scores: list[Array], alphas: Array) -> float:
     return float(alphas[np.flatnonzero(mean_A >= np.nanmax(mean_A) - _TIE)[0]])
 
 
-def _scores(sums: list[ridge.Moments], bases: list[ridge.Basis], alpha: Array, floor_G: Array) -> Array:
-    """(F, G) correlations from sums alone, with the decompositions at hand."""
-    out = []
-    for f, held_out in enumerate(sums):
-        train = ridge.add(sums[:f] + sums[f + 1 :])
-        weight = ridge.weights(bases[f], train, [alpha[f]])[0]
-        out.append(ridge.pearson_from_moments(held_out, weight, floor_G))
-    return np.stack(out)
+def _pooled(y_NG: NDArray[np.floating], predictions: Array) -> Array:
+    """(G,) correlation over all cells that have a prediction of the target."""
+    have = np.isfinite(predictions)
+    if have.all():
+        return pearson(y_NG, predictions)
+    columns = range(y_NG.shape[1])
+    return np.array([pearson(y_NG[have[:, g], g : g + 1], predictions[have[:, g], g : g + 1])[0] for g in columns])

@@ -71,9 +71,9 @@ class Basis:
     inverse_sd: Array
     """(D,) 1 / training sd (ddof 0); 0 for constant features, which then have weight 0."""
     values: Array
-    """(D,) eigenvalues of Z'Z."""
+    """(K,) eigenvalues of Z'Z, K = D or the number of principal components kept."""
     vectors: Array
-    """(D, D)"""
+    """(D, K)"""
 
 
 def centre_of(x_ND: NDArray[np.floating], y_NG: NDArray[np.floating]) -> Centre:
@@ -121,8 +121,16 @@ def add(parts: Iterable[Moments]) -> Moments:
     return Moments(**total)
 
 
-def decompose(train: Moments, floor_D: Array) -> Basis:
+def n_components(n_pcs: int | None, *, n_features: int, n_cells: int) -> int:
+    """Features that a fit sees: all of them, or principal components, of which there are at most as many as cells."""
+    return n_features if n_pcs is None else min(n_pcs, n_features, n_cells)
+
+
+def decompose(train: Moments, floor_D: Array, *, n_pcs: int | None = None) -> Basis:
     """Standardise the training features and decompose their Gram matrix.
+
+    Ridge on principal components is ridge on the leading eigenvectors of that matrix: with `n_pcs`, the others are
+    left out and everything else stays as it is.
 
     Parameters
     ----------
@@ -130,6 +138,8 @@ def decompose(train: Moments, floor_D: Array) -> Basis:
         Sums over the training cells.
     floor_D
         Sd at or below which a feature counts as constant (`correlation.constant_floor`).
+    n_pcs
+        Keep this many principal components of the standardised features; ``None`` keeps the features.
     """
     mean = train.x / train.n
     covariance = train.xx / train.n - np.outer(mean, mean)
@@ -138,7 +148,10 @@ def decompose(train: Moments, floor_D: Array) -> Basis:
     inverse_sd = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, sd))
     gram = train.n * covariance * np.outer(inverse_sd, inverse_sd)
     values, vectors = eigh(gram, check_finite=False, overwrite_a=True)
-    return Basis(mean=mean, inverse_sd=inverse_sd, values=np.clip(values, 0.0, None), vectors=vectors)
+    first = len(values) - n_components(n_pcs, n_features=len(values), n_cells=train.n)  # eigenvalues ascend
+    return Basis(
+        mean=mean, inverse_sd=inverse_sd, values=np.clip(values[first:], 0.0, None), vectors=vectors[:, first:]
+    )
 
 
 def weights(basis: Basis, train: Moments, alphas: Iterable[float]) -> Array:
@@ -150,14 +163,21 @@ def weights(basis: Basis, train: Moments, alphas: Iterable[float]) -> Array:
 
 
 def predict(
-    x_ND: NDArray[np.floating], rows: NDArray[np.intp], weight_DG: Array, *, train: Moments, centre: Centre
+    x_ND: NDArray[np.floating],
+    rows: NDArray[np.intp],
+    weight_DG: Array,
+    *,
+    train: Moments,
+    centre: Centre,
+    intercept: bool = True,
 ) -> Array:
-    """(len(rows), G) predictions, in units of the target."""
-    intercept = centre.y + (train.y - train.x @ weight_DG) / train.n
+    """(len(rows), G) predictions, in units of the target; without `intercept` the training mean is not added."""
+    mean_y = centre.y + train.y / train.n if intercept else np.zeros(len(centre.y))
+    base = mean_y - train.x @ weight_DG / train.n
     out = np.empty((len(rows), weight_DG.shape[1]))
     for start in range(0, len(rows), _ROWS):
         part = slice(start, start + _ROWS)
-        out[part] = (x_ND[rows[part]] - centre.x) @ weight_DG + intercept
+        out[part] = (x_ND[rows[part]] - centre.x) @ weight_DG + base
     return out
 
 

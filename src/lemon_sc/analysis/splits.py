@@ -2,16 +2,18 @@
 
 Cells of one slide, and neighbours on one slide, share stain, focus, section thickness and microenvironment. A random
 split puts such cells on both sides; the probe then recognises the slide or the neighbourhood, and its score says little
-about tissue it has not seen. Hence two kinds of folds and no random one: whole groups (slides, patients), or, where
-there is one slide only, square blocks of it.
+about tissue it has not seen. Hence whole groups (slides, patients), or, where there is one slide only, square blocks of
+it. Folds stratified by class, which are random, exist to repeat published numbers.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sklearn.model_selection import StratifiedKFold
 
 from lemon_sc._core.errors import bad_value
 from lemon_sc.analysis.correlation import MIN_CELLS
@@ -29,7 +31,7 @@ class Folds:
     """Which fold each cell is held out in."""
 
     kind: str
-    """``"groups"`` or ``"spatial_blocks"``."""
+    """``"groups"``, ``"spatial_blocks"`` or ``"stratified"``."""
 
     codes: NDArray[np.intp]
     """(N,) fold of each cell, 0 .. F-1."""
@@ -38,7 +40,19 @@ class Folds:
     """F names, in the order of the codes."""
 
     block_side: float = float("nan")
-    """Side of the square blocks in units of the coordinates; NaN for groups."""
+    """Side of the square blocks in units of the coordinates; NaN for other kinds."""
+
+    patients: NDArray[np.intp] | None = None
+    """(F,) folds of the same number never learn from each other: slides of one patient. ``None``: each on its own."""
+
+    @property
+    def apart(self) -> NDArray[np.intp]:
+        """(F,) `patients`, or the fold itself."""
+        return np.arange(len(self.names)) if self.patients is None else self.patients
+
+    def training(self, fold: int) -> NDArray[np.intp]:
+        """The folds that `fold` is predicted from."""
+        return np.flatnonzero(self.apart != self.apart[fold])
 
     @property
     def sizes(self) -> NDArray[np.intp]:
@@ -46,7 +60,9 @@ class Folds:
         return np.bincount(self.codes, minlength=len(self.names))
 
 
-def leave_one_group_out(labels: Sequence[object] | NDArray[np.generic]) -> Folds:
+def leave_one_group_out(
+    labels: Sequence[object] | NDArray[np.generic], patients: Sequence[object] | NDArray[np.generic] | None = None
+) -> Folds:
     """One fold per group: each group is held out once.
 
     Parameters
@@ -54,11 +70,14 @@ def leave_one_group_out(labels: Sequence[object] | NDArray[np.generic]) -> Folds
     labels
         (N,) group of each cell, none missing. Names are their strings; folds are in the order of the sorted names, so
         that they do not depend on the order of the cells.
+    patients
+        (N,) what groups may share: a group is predicted from the groups of other patients only.
 
     Raises
     ------
     ValueError
-        With fewer than two groups, or with so many that they hold fewer than three cells on average.
+        With fewer than two groups or patients, with so many groups that they hold fewer than three cells on average, or
+        where cells of one group name several patients.
     """
     names, codes = np.unique(np.asarray([str(label) for label in labels], dtype=str), return_inverse=True)
     if len(names) < 2:
@@ -73,7 +92,55 @@ def leave_one_group_out(labels: Sequence[object] | NDArray[np.generic]) -> Folds
             f"{len(names)} groups for {len(codes)} cells: is this column an identifier rather than a slide or patient?"
         )
         raise ValueError(msg)
-    return Folds(kind="groups", codes=codes.reshape(-1).astype(np.intp), names=tuple(names.tolist()))
+    codes = codes.reshape(-1).astype(np.intp)
+    of_group = None if patients is None else _patient_of_group(codes, names, patients)
+    return Folds(kind="groups", codes=codes, names=tuple(names.tolist()), patients=of_group)
+
+
+def _patient_of_group(
+    codes: NDArray[np.intp], names: NDArray[np.str_], patients: Sequence[object] | NDArray[np.generic]
+) -> NDArray[np.intp]:
+    who, patient = np.unique(np.asarray([str(p) for p in patients], dtype=str), return_inverse=True)
+    if len(who) < 2:
+        raise bad_value("patient_key", must="name a column with at least two patients", got=who.tolist())
+    pairs = np.unique(np.column_stack([codes, patient.reshape(-1)]), axis=0)
+    group, count = np.unique(pairs[:, 0], return_counts=True)
+    if (count > 1).any():
+        several = names[group[count > 1]].tolist()
+        msg = f"{len(several)} groups hold cells of more than one patient: {several[:12]}. A slide has one patient."
+        raise ValueError(msg)
+    return pairs[:, 1].astype(np.intp)
+
+
+def stratified(labels: NDArray[np.generic], *, rng: np.random.Generator, n_folds: int = 5) -> Folds:
+    """Random folds with the same share of each class: neighbours and cells of one slide stand on both sides.
+
+    Parameters
+    ----------
+    labels
+        (N,) class of each cell.
+    rng
+        Shuffles the cells.
+    n_folds
+        Number of folds.
+
+    Raises
+    ------
+    ValueError
+        If no class has as many cells as there are folds.
+    """
+    _, counts = np.unique(labels, return_counts=True)
+    most = int(counts.max(initial=0))
+    if most < n_folds:
+        msg = f"{n_folds} stratified folds need a class of at least {n_folds} cells, the largest has {most}."
+        raise ValueError(msg)
+    seed = int(rng.integers(2**31))
+    codes = np.empty(len(labels), dtype=np.intp)
+    with warnings.catch_warnings():  # classes smaller than the number of folds: the scores count where they are missing
+        warnings.filterwarnings("ignore", message="The least populated class")
+        for f, (_, test) in enumerate(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels)):
+            codes[test] = f
+    return Folds(kind="stratified", codes=codes, names=tuple(f"fold_{i}" for i in range(n_folds)))
 
 
 def spatial_blocks(xy_N2: NDArray[np.floating], *, rng: np.random.Generator, n_folds: int = 5) -> Folds:

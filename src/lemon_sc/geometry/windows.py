@@ -59,11 +59,14 @@ class Windows:
     taps: tuple[int, int]
 
 
-def check_mpp(mpp: Sequence[float], *, name: str = "mpp") -> tuple[float, float]:
-    """Return (x, y) um per px if both are finite and positive, else raise."""
-    x, y = (float(v) for v in mpp)
+def check_mpp(mpp: float | Sequence[float], *, name: str = "mpp") -> tuple[float, float]:
+    """Return (x, y) um per px if one number or two are given, finite and positive, else raise."""
+    try:
+        x, y = np.broadcast_to(np.asarray(mpp, dtype=np.float64), (2,)).tolist()
+    except (TypeError, ValueError):
+        x = y = np.nan
     if not (np.isfinite([x, y]).all() and min(x, y) > 0):
-        raise bad_value(name, must="be two finite numbers > 0 (um per px along x and y)", got=(x, y))
+        raise bad_value(name, must="be one or two finite numbers > 0 (um per px along x and y)", got=mpp)
     return x, y
 
 

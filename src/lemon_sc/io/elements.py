@@ -154,8 +154,16 @@ def find_nuclei(sdata: sd.SpatialData, shapes_key: str) -> tuple[Any, Kind]:
     raise missing_key(shapes_key, where="sdata.shapes, .labels, .points", have=have, fix="Pass `shapes_key=`.")
 
 
-def _to_system(element: Any, system: str) -> Affine:
-    """Affine from an element's own coordinates to a coordinate system."""
+def to_system(element: Any, system: str) -> Affine:
+    """Affine from an element's own coordinates to a coordinate system.
+
+    Parameters
+    ----------
+    element
+        Any element of a SpatialData.
+    system
+        Name of a coordinate system it is placed in.
+    """
     matrix = get_transformation(element, to_coordinate_system=system).to_affine_matrix(AXES, AXES)
     return check_affine(matrix, name=f"transformation to {system!r}")
 
@@ -185,7 +193,7 @@ def _um_of_system(sdata: sd.SpatialData, system: str) -> Affine:
     for name in [*sdata.shapes, *sdata.points]:
         placed = get_transformation(sdata[name], get_all=True)
         if system in placed:
-            matrix = _to_system(sdata[name], system)
+            matrix = to_system(sdata[name], system)
             if not np.allclose(matrix, np.eye(3)):  # an identity says that the element is in px
                 found[name] = invert(matrix)
     if not found:
@@ -214,6 +222,32 @@ def _derive_um(
         )
         raise ValueError(msg)
     return invert(to_pixel)
+
+
+def _given_um(image_to_system: Affine, mpp: tuple[float, float]) -> Affine:
+    """Affine from image px to um of a given pixel size, turned and mirrored as the transformations say."""
+    px_to_um = np.eye(3)
+    px_to_um[:2, :2] = image_to_system[:2, :2] / np.linalg.norm(image_to_system[:2, :2], axis=0) * mpp
+    return px_to_um
+
+
+def _check_transcripts(sdata: sd.SpatialData, mpp: tuple[float, float], image_to_system: Affine, system: str) -> None:
+    """Raise if points of the run, which Xenium keeps in um, contradict the pixel size derived from the nuclei."""
+    for name, points in sdata.points.items():
+        if system not in get_transformation(points, get_all=True):
+            continue
+        to_um = invert(to_system(points, system))
+        if np.allclose(to_um, np.eye(3)):
+            continue
+        theirs = pixel_size(to_um @ image_to_system).mpp
+        off = float(np.abs(np.asarray(mpp) / np.asarray(theirs) - 1).max())
+        if off > MPP_TOLERANCE:
+            msg = (
+                f"The nuclei say that the image has {mpp[0]:.4f} x {mpp[1]:.4f} um per px, {name!r} say "
+                f"{theirs[0]:.4f} x {theirs[1]:.4f} ({off:.0%} off). One of the two is not in um: check their transformations, or pass "
+                "`mpp=`, the um per px of the image."
+            )
+            raise ValueError(msg)
 
 
 def _check_stated_mpp(sdata: sd.SpatialData, image_key: str, mpp: tuple[float, float]) -> None:
@@ -263,8 +297,8 @@ def resolve(
     image = _open_image(sdata, image_key)
     nuclei, kind = find_nuclei(sdata, shapes_key)
     system = _shared_system(sdata.images[image_key], nuclei, image_key=image_key, shapes_key=shapes_key)
-    image_to_system = _to_system(sdata.images[image_key], system)
-    to_pixel = invert(image_to_system) @ _to_system(nuclei, system)
+    image_to_system = to_system(sdata.images[image_key], system)
+    to_pixel = invert(image_to_system) @ to_system(nuclei, system)
     if mpp is None:
         px_to_um = _derive_um(
             sdata,
@@ -274,10 +308,10 @@ def resolve(
             system=system,
             shapes_key=shapes_key,
         )
+        _check_transcripts(sdata, pixel_size(px_to_um).mpp, image_to_system, system)
         _check_stated_mpp(sdata, image_key, pixel_size(px_to_um).mpp)
     else:
-        given = check_mpp((mpp, mpp) if isinstance(mpp, int | float) else mpp)
-        px_to_um = np.diag([*given, 1.0])
+        px_to_um = _given_um(image_to_system, check_mpp(mpp))
     return Scene(image=image, nuclei=nuclei, kind=kind, to_pixel=to_pixel, px_to_um=px_to_um, coordinate_system=system)
 
 

@@ -7,20 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import shapely
+from spatialdata.transformations import get_transformation
 
 from lemon_sc._core.errors import listing, missing_key
+from lemon_sc.geometry.affine import invert, transform
+from lemon_sc.io.elements import to_system
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     import anndata as ad
+    import geopandas as gpd
     import spatialdata as sd
     from numpy.typing import NDArray
 
+    from lemon_sc.geometry.affine import Affine
     from lemon_sc.io.elements import Kind
 
 CELL_ID = "cell_id"
+NO_ID = ""
+"""Text of a missing id; it joins to nothing."""
 ATTRS = "spatialdata_attrs"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Labels:
+    """Labels of an image: their values, (n,), and their centres in its px, (n, 2)."""
+
+    values: NDArray[np.int64]
+    xy: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,30 +61,59 @@ class Join:
 
 def as_text(ids: Sequence[Hashable] | pd.Index | pd.Series) -> NDArray[Any]:
     """Ids as text, whatever they were stored as: 7, 7.0, "7" and b"7" are one id."""
-    values = pd.Index(ids)
-    if pd.api.types.is_float_dtype(values.dtype) and (values == np.floor(values)).all():
-        values = values.astype(np.int64)
-    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=object)
+    return np.array([_one_as_text(value) for value in pd.Index(ids)], dtype=object)
 
 
-def _nucleus_ids(sdata: sd.SpatialData, nuclei: Any, kind: Kind, values: NDArray[Any] | None) -> tuple[Any, Any]:
+def _one_as_text(value: Any) -> str:
+    """One id as text; missing ones are `NO_ID`."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if pd.isna(value):
+        return NO_ID
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+SAME_PLACE = 0.9
+"""Share of labels whose centre must lie in the outline of the same number, for the two to number the same nuclei."""
+
+
+def _number_the_same(shapes: gpd.GeoDataFrame, labels: Labels, to_labels: Affine) -> bool:
+    """Whether outlines with a ``cell_id`` and labels carry the same numbers for the same nuclei, by where they lie."""
+    if CELL_ID not in shapes or not pd.api.types.is_integer_dtype(shapes.index) or not shapes.index.is_unique:
+        return False
+    if not np.isin(labels.values, shapes.index).all():
+        return False
+    outlines = shapes.geometry.loc[labels.values].to_numpy()
+    moved = shapely.transform(outlines, lambda xy: transform(to_labels, xy))
+    return bool(shapely.contains_xy(moved, *labels.xy.T).mean() >= SAME_PLACE)
+
+
+def _named_by_outlines(sdata: sd.SpatialData, nuclei: Any, labels: Labels) -> Any:
+    """Cell ids of labels from the outlines of the same nuclei, or None where no outlines are of the same nuclei."""
+    for shapes in sdata.shapes.values():
+        shared = sorted({*get_transformation(shapes, get_all=True)} & {*get_transformation(nuclei, get_all=True)})
+        if shared:
+            to_labels = invert(to_system(nuclei, shared[0])) @ to_system(shapes, shared[0])
+            if _number_the_same(shapes, labels, to_labels):
+                return shapes[CELL_ID].loc[labels.values]
+    return None
+
+
+def _nucleus_ids(sdata: sd.SpatialData, nuclei: Any, kind: Kind, labels: Labels | None) -> tuple[Any, Any]:
     """Own ids of the nuclei, and their cells' ids if the element names them (else None).
 
-    `values` are the label values found in a label image. XOA >= 2 numbers nuclei and cells independently; there the
-    outlines, indexed by the same numbers, name the cell of each nucleus.
+    XOA >= 2 numbers nuclei and cells independently; there the outlines, indexed by the same numbers as the label image
+    and lying on it, name the cell of each nucleus.
     """
-    if values is not None:
-        for shapes in sdata.shapes.values():
-            if (
-                CELL_ID in shapes
-                and pd.api.types.is_integer_dtype(shapes.index)
-                and np.isin(values, shapes.index).all()
-            ):
-                return values, shapes[CELL_ID].loc[values]
-        return values, None
+    if labels is not None:
+        return labels.values, _named_by_outlines(sdata, nuclei, labels)
     cells = nuclei[CELL_ID] if CELL_ID in nuclei.columns else None
     if kind == "points":
-        return nuclei.index.compute(), None if cells is None else cells.compute()
+        if cells is None:
+            raise missing_key(
+                CELL_ID, where="points", have=nuclei.columns, fix="It must name the cell of each centroid."
+            )
+        return nuclei.index.compute(), cells.compute()
     return nuclei.index, cells
 
 
@@ -97,7 +142,7 @@ def join_nuclei(
     nuclei: Any,
     kind: Kind,
     shapes_key: str,
-    values: NDArray[Any] | None = None,
+    labels: Labels | None = None,
 ) -> Join:
     """Join nuclei to the rows of a table.
 
@@ -110,23 +155,22 @@ def join_nuclei(
         SpatialData, and its table whose rows are joined to.
     nuclei, kind, shapes_key
         The element, what it is, and its name.
-    values
-        Label values found in a label image, (n,); None otherwise.
+    labels
+        What a label image holds; None for other elements.
 
     Raises
     ------
     ValueError
         If an id stands twice in the table, or no id of the nuclei is in it.
     """
-    own, cells = _nucleus_ids(sdata, nuclei, kind, values)
+    own, cells = _nucleus_ids(sdata, nuclei, kind, labels)
     ids, right, annotates = _table_ids(adata, shapes_key=shapes_key, named=cells is not None)
     if annotates:
         cells = None
     left = f"{shapes_key}.{'index' if cells is None else CELL_ID}"
     by = f"{left} = table.{right}"
     rows = pd.Series(np.arange(adata.n_obs), index=pd.Index(as_text(ids), dtype=object))
-    known = rows.index != "<NA>"
-    rows = rows[known]
+    rows = rows[rows.index != NO_ID]
     twice = rows.index[rows.index.duplicated()].unique()
     if len(twice):
         msg = f"`table.{right}` names {len(twice)} cells more than once ({listing(twice, most=3)}); ids must be unique."

@@ -58,7 +58,8 @@ class TiffLevel:
 
     def __getitem__(self, item: tuple[slice, slice, slice]) -> NDArray[Any]:
         (c0, c1), (y0, y1), (x0, x1) = (s.indices(n)[:2] for s, n in zip(item, self.shape, strict=True))
-        out = np.zeros((c1 - c0, y1 - y0, x1 - x0), dtype=self.dtype)
+        white = np.iinfo(self.dtype).max if self.dtype.kind == "u" else 0  # where a file has no tile, there is glass
+        out = np.full((c1 - c0, y1 - y0, x1 - x0), white, dtype=self.dtype)
         if not out.size:
             return out
         th, tw = self.tile

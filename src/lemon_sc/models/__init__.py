@@ -10,7 +10,7 @@ from typing import Any
 
 from lemon_sc.models.cards import ModelCard
 from lemon_sc.models.encoder import Encoder
-from lemon_sc.models.registry import as_encoder, available, load
+from lemon_sc.models.registry import as_encoder, available, load, status
 
 # `encode` batches and picks devices, which is the work of `lemon_sc.embed`, one layer up; it is offered here because
 # this is where users look for it.
@@ -21,7 +21,7 @@ _LATER = {
     "vit_s8_40": "lemon_sc.models.vit",
 }
 
-__all__ = ["Encoder", "ModelCard", "as_encoder", "available", "load", *_LATER]
+__all__ = ["Encoder", "ModelCard", "as_encoder", "available", "load", "status", *_LATER]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,6 +38,18 @@ class ModelCard:
     """Home of the weights."""
     sha256: str = ""
     """Digest of the weight file; empty where there is none."""
+    hub: str = ""
+    """Repository on the Hugging Face Hub; empty where the weights are not there."""
+    files: tuple[str, ...] = ()
+    """Names of the weight file in that repository, the preferred one first."""
+    gated: bool = False
+    """Whether the terms of the repository must be accepted, logged in, before the weights can be fetched."""
+    revision: str = ""
+    """Commit of the repository that the weights come from; empty for a file of the user's own."""
+    pooling: str = ""
+    """How tokens become one vector: ``"cls"``, ``"cls_mean"``, ``"centre"`` or ``"average"``; empty where unknown."""
+    num_heads: int = 0
+    """Attention heads of a ViT, 0 where there are none. Weights fit any number of heads, the embedding does not."""
     features: tuple[str, ...] = ()
     """Names of the columns where they mean something, empty for learned embeddings."""
 

@@ -1,4 +1,4 @@
-"""LEMON's published encoder, read from a local checkpoint. Nothing is fetched.
+"""LEMON's published encoder, read from a checkpoint.
 
 The file is a MoCo v3 training state: the online encoder under ``module.base_encoder.``, with a projector ``head`` that
 is not part of the embedding, beside a momentum encoder and a predictor.
@@ -6,15 +6,15 @@ is not part of the embedding, beside a momentum encoder and a predictor.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lemon_sc._core.errors import listing
+from lemon_sc.models import hub
 from lemon_sc.models.cards import ModelCard
+from lemon_sc.models.checkpoint import digest, fit, read_tensors
 from lemon_sc.models.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ CARD = ModelCard(
     license="MIT",
     citation="LEMON, arXiv:2603.25802",
     url=f"https://huggingface.co/{HUB}",
+    hub=HUB,
+    files=(FILE,),
+    pooling="cls",
+    num_heads=12,
 )
 
 _PREFIXES = ("module.base_encoder.", "base_encoder.")
@@ -43,14 +47,20 @@ _OTHER_NETWORKS = ("momentum_encoder.", "predictor.")
 _DIMS = {384: "vit_s8_40", 768: "vit_b8_40"}
 
 
-def load_lemon(path: str | os.PathLike[str] | None = None) -> Encoder:
+def load_lemon(
+    path: str | os.PathLike[str] | None = None, *, download: bool = False, revision: str | None = None
+) -> Encoder:
     """Read LEMON's published weights.
 
     Parameters
     ----------
     path
         The weight file (see `load_checkpoint`). ``None`` looks for `FILE` in the folder that the environment variable
-        `ENV` names.
+        `ENV` names, then in the cache of the hub.
+    download
+        Fetch the file where it is in neither.
+    revision
+        Commit, tag or branch on the hub; None takes ``main``.
 
     Returns
     -------
@@ -59,21 +69,43 @@ def load_lemon(path: str | os.PathLike[str] | None = None) -> Encoder:
     Raises
     ------
     FileNotFoundError
-        No such file; the message says where to get it.
+        No such file; the message says how to get it.
     ValueError
         See `load_checkpoint`.
     """
+    if path is not None:
+        found: hub.Weights | None = hub.Weights(Path(path).expanduser(), "")
+    else:
+        found = at_hand(revision=revision)
+    if found is None and download:
+        found = hub.find(CARD, download=True, revision=revision)
+    if found is None or not found.path.is_file():
+        folder = os.environ.get(ENV, "")
+        looked = f"{ENV} is not set" if not folder else f"{Path(folder) / FILE} is not a file"
+        why = (
+            f"{looked}, and the cache of the hub does not hold them."
+            if found is None
+            else (f"{found.path} is not a file.")
+        )
+        msg = f"{hub.how_to_get(CARD, why)} Its path is also a model, model=PATH; its folder goes into {ENV}."
+        raise FileNotFoundError(msg)
+    encoder = load_checkpoint(found.path, card=CARD)
+    return replace(encoder, card=replace(encoder.card, revision=found.revision))
+
+
+def at_hand(*, revision: str | None = None) -> hub.Weights | None:
+    """LEMON's weight file on this machine: in the folder of the environment, or in the cache of the hub.
+
+    Parameters
+    ----------
+    revision
+        Commit, tag or branch on the hub, where the folder does not hold the file; None takes ``main``.
+    """
     folder = os.environ.get(ENV, "")
-    file = Path(path) if path is not None else Path(folder) / FILE
-    if (path is not None or folder) and file.expanduser().is_file():
-        return load_checkpoint(file, card=CARD)
-    looked = f"{file} is not a file." if path is not None or folder else f"{ENV} is not set."
-    msg = (
-        f"No weights for the model 'lemon': {looked} Get `{FILE}` from the Hugging Face repository {HUB} (it is not "
-        f'fetched for you) and pass it, lm.models.load("lemon", weights=PATH) or model=PATH, or set {ENV} to its '
-        "folder."
-    )
-    raise FileNotFoundError(msg)
+    file = Path(folder).expanduser() / FILE
+    if folder and file.is_file() and revision is None:
+        return hub.Weights(file, "")
+    return hub.cached(CARD, revision=revision)
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, card: ModelCard | None = None) -> Encoder:
@@ -104,14 +136,14 @@ def load_checkpoint(path: str | os.PathLike[str], *, card: ModelCard | None = No
         msg = f"No checkpoint at {file}."
         raise FileNotFoundError(msg)
     if card is None:
-        own = replace(CARD, name=file.name.split(".")[0] or file.name, license="", citation="", url="")
+        own = replace(
+            CARD, name=file.name.split(".")[0] or file.name, license="", citation="", url="", hub="", files=()
+        )
         card = CARD if file.name == FILE else own
-    state = online_encoder(_read(file), file=file)
+    state = online_encoder(read_tensors(file), file=file)
     dim = _width(state, file=file)
     module = _build(dim, state, file=file)
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Encoder(card=replace(card, dim=dim, arch=_DIMS[dim], sha256=digest), module=module)
+    return Encoder(card=replace(card, dim=dim, arch=_DIMS[dim], sha256=digest(file)), module=module)
 
 
 def online_encoder(state: dict[str, Any], *, file: Path) -> dict[str, Any]:
@@ -136,37 +168,6 @@ def online_encoder(state: dict[str, Any], *, file: Path) -> dict[str, Any]:
     return kept
 
 
-def _read(file: Path) -> dict[str, torch.Tensor]:
-    """Names and tensors of a checkpoint file."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            msg = f"{file} is not a safetensors file ({error})."
-            raise ValueError(msg) from error
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        msg = (
-            f"{file} is not a checkpoint of plain tensors: {str(error).splitlines()[0]} Files that need code to be "
-            "read are refused; save the state dict alone, best as safetensors."
-        )
-        raise ValueError(msg) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        msg = f"{file} is not a readable PyTorch checkpoint, or is cut short ({type(error).__name__}: {error})."
-        raise ValueError(msg) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    tensors = isinstance(state, dict) and {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
-    if not tensors:
-        msg = f"{file} holds no state dict: a MoCo v3 training state or a dict of tensors is expected."
-        raise ValueError(msg)
-    return tensors
-
-
 def _width(state: dict[str, torch.Tensor], *, file: Path) -> int:
     """384 or 768, told by the class token."""
     shape = tuple(state["cls_token"].shape) if "cls_token" in state else None
@@ -182,16 +183,4 @@ def _build(dim: int, state: dict[str, torch.Tensor], *, file: Path) -> torch.nn.
     from lemon_sc.models import vit
 
     module = getattr(vit, _DIMS[dim])()
-    own = module.state_dict()
-    wrong = [f"{k} {tuple(state[k].shape)}, not {tuple(own[k].shape)}" for k in own.keys() & state.keys()
-             if state[k].shape != own[k].shape]  # fmt: skip
-    for what, names in (
-        ("lacks keys", own.keys() - state.keys()),
-        ("has unexpected keys", state.keys() - own.keys()),
-        ("has keys of another shape", wrong),
-    ):
-        if names:
-            msg = f"{file} is not a {_DIMS[dim]}: it {what} {listing(sorted(names), most=6)}."
-            raise ValueError(msg)
-    module.load_state_dict(state, strict=True)
-    return module.eval().requires_grad_(requires_grad=False)
+    return fit(module, state, what=_DIMS[dim], file=file)

@@ -9,21 +9,26 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lemon_sc._core.errors import listing
-from lemon_sc.models import lemon, morphometry
+from lemon_sc._core.errors import listing, one_of
+from lemon_sc.models import hub, lemon, morphometry, tiles
 from lemon_sc.models.cards import ModelCard
 from lemon_sc.models.encoder import Encoder
+from lemon_sc.models.zoo import ZOO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEFAULT = "morphometry"
 
-_CARDS: dict[str, ModelCard] = {"morphometry": morphometry.CARD, "lemon": lemon.CARD}
+_CARDS: dict[str, ModelCard] = {
+    "morphometry": morphometry.CARD,
+    "lemon": lemon.CARD,
+    **{name: entry.card for name, entry in ZOO.items()},
+}
 
 
 def available() -> list[ModelCard]:
-    """Cards of the models that `load` knows by name.
+    """Cards of the models that `load` knows by name, whether or not their weights are on this machine.
 
     Returns
     -------
@@ -32,27 +37,85 @@ def available() -> list[ModelCard]:
     return list(_CARDS.values())
 
 
-def load(name_or_path: str | PathLike[str], *, weights: str | PathLike[str] | None = None) -> Encoder:
+def status(name: str) -> str:
+    """Whether a model can be used here and now. Nothing is built or fetched.
+
+    Parameters
+    ----------
+    name
+        One of the names of `available`.
+
+    Returns
+    -------
+    ``"ready"``, with the place of its weights if it has any, or ``"not ready"`` and what it takes.
+
+    Examples
+    --------
+    >>> import lemon_sc as lm
+    >>> lm.models.status("morphometry")
+    'ready (no weights needed)'
+    """
+    one_of("name", name, _CARDS)
+    if name == "morphometry":
+        return "ready (no weights needed)"
+    card = ZOO[name].card if name in ZOO else _CARDS[name]
+    if name in ZOO and ZOO[name].kind == "external":
+        return "not ready: built by its own package, see its card"
+    found = lemon.at_hand() if name == "lemon" else hub.cached(card)
+    if found is not None:
+        return f"ready: {found.path}"
+    if not card.hub:
+        return f"not ready: weights from {card.url}, weights=PATH"
+    terms = " after accepting its terms (gated)" if card.gated else ""
+    return f"not ready: needs download=True from {card.hub}{terms}, or weights=PATH"
+
+
+def load(
+    name_or_path: str | PathLike[str],
+    *,
+    weights: str | PathLike[str] | None = None,
+    download: bool = False,
+    revision: str | None = None,
+    pooling: str | None = None,
+    input_px: int | None = None,
+) -> Encoder:
     """Load a model by name, or from a checkpoint file.
 
     Parameters
     ----------
     name_or_path
-        ``"morphometry"`` (no weights), ``"lemon"``, or the path of a checkpoint in LEMON's layout.
+        A name (see `available`), or the path of a checkpoint in LEMON's layout.
     weights
-        Weight file of the named model. For ``"lemon"``, ``None`` looks for ``lemon.pth.tar`` in the folder that the
-        environment variable ``LEMON_SC_WEIGHTS`` names. Nothing is ever fetched.
+        Weight file of the named model: safetensors, or what `torch.save` wrote. ``None`` looks in the cache of the
+        Hugging Face Hub and, for ``"lemon"``, before that in the folder that the environment variable
+        ``LEMON_SC_WEIGHTS`` names.
+    download
+        Fetch the weights from the hub if they are not in its cache. Without it nothing is ever fetched.
+    revision
+        Commit, tag or branch on the hub; ``None`` takes ``main``.
+    pooling
+        For transformers trained on tiles: ``"cls"`` (class token), ``"cls_mean"`` (and the mean of the patches), or
+        ``"centre"`` (mean of the central 4 x 4 patches of a field of 128 px). ``None`` takes the card's.
+    input_px
+        Side of the crop in px for models trained on tiles. ``None`` takes 128 for ``"centre"``, else 40.
 
     Returns
     -------
-    The encoder, on the CPU, with the digest of its weight file in ``.card.sha256``.
+    The encoder, on the CPU, with the digest of its weight file in ``.card.sha256``, and the commit it comes from in
+    ``.card.revision``.
 
     Raises
     ------
     ValueError
-        An unknown name, weights for a model that has none, or a file that is no such checkpoint.
+        An unknown name, options that the model does not take, or a file that is damaged or of another network.
     FileNotFoundError
-        No weight file; the message says which, where to get it and how to pass it.
+        No weights; the message says how to get them and how to pass them.
+    PermissionError
+        Download of a gated model without leave.
+    ConnectionError
+        Download while offline.
+    ImportError
+        A model that only its authors' package builds.
 
     Examples
     --------
@@ -61,11 +124,17 @@ def load(name_or_path: str | PathLike[str], *, weights: str | PathLike[str] | No
     40
     """
     name = str(name_or_path)
-    if name == "lemon":
-        return lemon.load_lemon(weights)
-    if weights is not None:
-        msg = f"`weights` belongs to the model 'lemon'; {name!r} takes none."
+    if weights is not None and (download or revision is not None):
+        msg = "`download` and `revision` are about weights of the hub; `weights` names a file. Pass one or the other."
         raise ValueError(msg)
+    if name in ZOO:
+        return tiles.load_tiles(
+            ZOO[name], weights=weights, download=download, revision=revision, pooling=pooling, input_px=input_px
+        )
+    _refuse(name, "is for models trained on tiles", pooling=pooling, input_px=input_px)
+    if name == "lemon":
+        return lemon.load_lemon(weights, download=download, revision=revision)
+    _refuse(name, "is for models with weights, by their name", weights=weights, revision=revision, download=download)
     if name == "morphometry":
         return Encoder(card=morphometry.CARD, function=morphometry.measure)
     if isinstance(name_or_path, PathLike) or "/" in name or "\\" in name or Path(name).suffix or Path(name).exists():
@@ -73,10 +142,17 @@ def load(name_or_path: str | PathLike[str], *, weights: str | PathLike[str] | No
     close = difflib.get_close_matches(name, _CARDS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     msg = (
-        f"Unknown model {name!r} (models: {listing(_CARDS)}).{hint} A checkpoint is named by its path, a model of "
-        "your own by the pair (module or callable, ModelCard)."
+        f"Unknown model {name!r} (models: {listing(_CARDS, most=len(_CARDS))}).{hint} A checkpoint is named by its "
+        "path, a model of your own by the pair (module or callable, ModelCard)."
     )
     raise ValueError(msg)
+
+
+def _refuse(name: str, why: str, **options: Any) -> None:
+    for option, value in options.items():
+        if value:
+            msg = f"`{option}` {why}; {name!r} takes none."
+            raise ValueError(msg)
 
 
 def as_encoder(model: Any = None, card: ModelCard | None = None) -> Encoder:
@@ -123,8 +199,22 @@ def as_encoder(model: Any = None, card: ModelCard | None = None) -> Encoder:
 def _wrap(model: Callable[..., Any], card: ModelCard) -> Encoder:
     torch = sys.modules.get("torch")  # a module exists only where torch has been imported
     if torch is not None and isinstance(model, torch.nn.Module):
+        _check_heads(model, card)
         return Encoder(card=card, module=copy.deepcopy(model).eval().requires_grad_(requires_grad=False))
     if isinstance(model, Encoder | str | PathLike) or not callable(model):
         msg = f"A card goes with a torch.nn.Module or a callable, not with {type(model).__name__}."
         raise TypeError(msg)
     return Encoder(card=card, function=model)
+
+
+def _check_heads(module: Any, card: ModelCard) -> None:
+    """Weights of a ViT load into any number of heads without complaint, and embed wrongly in all but one."""
+    blocks = getattr(module, "blocks", None) or [None]
+    heads = getattr(getattr(blocks[0], "attn", None), "num_heads", None)
+    if card.num_heads and heads not in {None, card.num_heads}:
+        msg = (
+            f"The network has {heads} attention heads, the card of {card.name!r} says {card.num_heads}. Its weights "
+            f"load into either, and every embedding is wrong: build it with num_heads={card.num_heads}, or correct "
+            "`card.num_heads` if it was trained so."
+        )
+        raise ValueError(msg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patheffects import withStroke
@@ -12,8 +13,9 @@ from matplotlib.patheffects import withStroke
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.table import as_table
+from lemon_sc.geometry.affine import invert, transform
 from lemon_sc.io.elements import resolve
-from lemon_sc.io.join import join_nuclei
+from lemon_sc.io.join import Labels, join_nuclei
 from lemon_sc.pl._base import axes_or_new, bare, scale_bar, styled
 from lemon_sc.pl._colors import MISSING, add_key, coloring
 from lemon_sc.pl._window import Box, Outlines, check_box, default_box, read_window, window_outlines
@@ -36,8 +38,10 @@ def nucleus_rows(sdata: SpatialData, scene: Scene, found: Outlines, *, shapes_ke
     if not len(found.nucleus):
         return np.zeros(0, dtype=np.int64)
     if scene.kind == "labels":
-        values, at = np.unique(found.nucleus, return_inverse=True)
-        link = join_nuclei(sdata, adata, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key, values=values)
+        values, first, at = np.unique(found.nucleus, return_index=True, return_inverse=True)
+        middle = np.array([shapely.Polygon(found.parts[i]).centroid.coords[0] for i in first])
+        labels = Labels(values=values, xy=transform(invert(scene.to_pixel), middle))
+        link = join_nuclei(sdata, adata, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key, labels=labels)
         return link.row[at]
     link = join_nuclei(sdata, adata, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key)
     return link.row[found.nucleus]

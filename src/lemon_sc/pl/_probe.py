@@ -1,4 +1,4 @@
-"""How well the embedding predicts each gene, against the shuffled null."""
+"""How well the embedding predicts each gene or class, against the shuffled null."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.lines import Line2D
 
 from lemon_sc._core import keys
@@ -15,11 +16,18 @@ from lemon_sc.pl._base import GREY, axes_or_new, gene_axis, note, positive, styl
 from lemon_sc.pl._colors import OKABE_ITO
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
 
 NULL = "#cfcfcf"
+COLUMNS = ("score", "null_mean", "null_sd")
+METRIC_NAMES = {
+    "auc": "AUC",
+    "aupr": "AUPR",
+    "balanced_accuracy": "balanced accuracy",
+    "f1_macro": "F1 macro",
+    "f1_weighted": "F1 weighted",
+}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,45 +37,78 @@ class ProbeRows:
     Attributes
     ----------
     summary
-        Rows of the probe's summary for the genes shown, highest ``pcc`` first.
+        One row per gene, or per metric and class, from the top: ``score``, ``null_mean``, ``null_sd``. Genes and
+        classes fall by score.
     scores
-        Its scores per group for these genes, with their place in `summary` as column ``at``.
+        Scores of the folds: ``at`` (place in `summary`) and ``score``.
     title
-        Score over all genes.
-    n_genes, n_undefined
-        Genes with a score, and genes without.
+        Score over all targets.
+    counts
+        How many of how many targets are shown.
+    x_label
+        What the scores are.
+    n_metrics
+        How many rows on top are metrics over all classes.
     """
 
     summary: pd.DataFrame
     scores: pd.DataFrame
     title: str
-    n_genes: int
-    n_undefined: int
+    counts: str
+    x_label: str
+    n_metrics: int = 0
 
 
 def probe_rows(record: dict[str, Any], *, n_top: int) -> ProbeRows:
-    """The `n_top` genes that are predicted best."""
+    """The `n_top` genes or classes that are predicted best, and for classes the metrics over all of them above."""
+    classes = record["kind"] == "classes"
+    column, target, metric = ("auc", "class", "balanced accuracy") if classes else ("pcc", "gene", "PCC")
     summary = record["summary"]
-    valid = summary[summary["pcc"].notna()].sort_values("pcc", ascending=False, kind="stable")
+    valid = summary[summary[column].notna()].sort_values(column, ascending=False, kind="stable")
     if not len(valid):
-        msg = "The probe has no score for any gene (truth or prediction is constant), so there is nothing to draw."
+        msg = f"The probe has no score for any {target} (truth or prediction is constant), so there is nothing to draw."
         raise ValueError(msg)
-    top = valid.head(n_top)
+    rows = valid.head(n_top).rename(columns={column: "score"})[[*COLUMNS]]
     scores = record["scores"]
-    scores = scores[scores["gene"].isin(top.index) & scores["pcc"].notna()]
-    scores = scores.assign(at=top.index.get_indexer(scores["gene"].astype(str)))
-    n_folds = len(record["groups"])
-    title = f"mean PCC {record['score']:.3f} (sd {record['score_sd']:.3f}, {n_folds} folds)"
-    return ProbeRows(summary=top, scores=scores, title=title, n_genes=len(valid), n_undefined=len(summary) - len(valid))
+    scores = scores[scores[target].isin(rows.index) & scores[column].notna()]
+    folds = pd.DataFrame({"at": rows.index.get_indexer(scores[target].astype(str)), "score": scores[column]})
+    n_metrics = 0
+    if classes:
+        rows, folds, n_metrics = _below_metrics(record, rows, folds)
+    n_undefined = len(summary) - len(valid)
+    counts = f"{min(n_top, len(valid)):,} of {len(valid):,} {'classes' if classes else 'genes'}"
+    return ProbeRows(
+        summary=rows,
+        scores=folds.reset_index(drop=True),
+        title=f"mean {metric} {record['score']:.3f} (sd {record['score_sd']:.3f}, {len(record['groups'])} folds)",
+        counts=counts + (f", {n_undefined:,} undefined" if n_undefined else ""),
+        x_label=f"{'score' if classes else 'PCC'} on held-out cells",
+        n_metrics=n_metrics,
+    )
+
+
+def _below_metrics(
+    record: dict[str, Any], rows: pd.DataFrame, folds: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """The metrics over all classes, then the rows of the classes; and the number of metrics."""
+    metrics = record["metrics"]
+    metrics = metrics[metrics["mean"].notna()].rename(columns={"mean": "score"})[[*COLUMNS]]
+    names = [str(name) for name in metrics.index]
+    by_fold = record["groups"][names].to_numpy(dtype=float)
+    of_metrics = pd.DataFrame({"at": np.tile(np.arange(len(names)), len(by_fold)), "score": by_fold.ravel()}).dropna()
+    metrics.index = pd.Index([METRIC_NAMES[name] for name in names])
+    rows.index = pd.Index([f"{name} (AUC)" for name in rows.index])
+    return pd.concat([metrics, rows]), pd.concat([of_metrics, folds.assign(at=folds["at"] + len(names))]), len(names)
 
 
 @doc
 @styled
 def probe(adata: AnnData, *, key: str = "probe", n_top: int = 30, ax: Axes | None = None) -> Axes:
-    """Dot plot of the probe: Pearson correlation per gene on held-out cells, with the shuffled null.
+    """Dot plot of the probe: scores on held-out cells, with the shuffled null.
 
-    Large dots are means over folds, small ones the folds, and grey bars the null: mean and two standard deviations of
-    the same fits on shuffled expression.
+    For genes, Pearson correlations. For classes, the metrics over all classes, and below them the area under the ROC
+    curve of each class against the rest. Large dots are means over folds, small ones the folds, and grey bars the null:
+    mean and two standard deviations of the scores on shuffled expression or labels.
 
     Parameters
     ----------
@@ -75,7 +116,7 @@ def probe(adata: AnnData, *, key: str = "probe", n_top: int = 30, ax: Axes | Non
     key
         The ``key_added`` of `lm.tl.probe`.
     n_top
-        How many genes, those predicted best.
+        How many genes or classes, those predicted best.
     %(ax)s
 
     Returns
@@ -87,22 +128,27 @@ def probe(adata: AnnData, *, key: str = "probe", n_top: int = 30, ax: Axes | Non
     MissingKeyError
         The probe has not been run under this key.
     ValueError
-        No gene has a score.
+        No gene or class has a score.
     """
     record = read_record(adata, keys.PROBE, key=key, fix="Run `lm.tl.probe` first.")
     shown = probe_rows(record, n_top=positive("n_top", n_top))
-    genes = [str(g) for g in shown.summary.index]
-    ax = axes_or_new(ax, 3.0, 0.16 * len(genes) + 0.9)
-    at = np.arange(len(genes))
+    names = [str(name) for name in shown.summary.index]
+    ax = axes_or_new(ax, 3.0, 0.16 * len(names) + 0.9)
+    at = np.arange(len(names))
     mean, half = shown.summary["null_mean"], 2 * shown.summary["null_sd"]
     ax.hlines(at, mean - half, mean + half, color=NULL, linewidth=5, zorder=1)
-    ax.axvline(0, color=GREY, linewidth=0.5, zorder=0)
-    ax.scatter(shown.scores["pcc"], shown.scores["at"], s=6, color=OKABE_ITO[4], linewidths=0, zorder=2)
-    ax.scatter(shown.summary["pcc"], at, s=18, color=OKABE_ITO[0], linewidths=0, zorder=3)
-    gene_axis(ax, genes)
-    ax.set_xlabel("PCC on held-out cells")
-    left_out = f", {shown.n_undefined:,} undefined" if shown.n_undefined else ""
-    note(ax, f"{shown.title}\n{len(genes):,} of {shown.n_genes:,} genes{left_out}")
+    ax.scatter(shown.scores["score"], shown.scores["at"], s=6, color=OKABE_ITO[4], linewidths=0, zorder=2)
+    ax.scatter(shown.summary["score"], at, s=18, color=OKABE_ITO[0], linewidths=0, zorder=3)
+    gene_axis(ax, names)
+    if shown.n_metrics:
+        ax.axhline(shown.n_metrics - 0.5, color=GREY, linewidth=0.5, zorder=0)
+        ax.set_xlim(-0.03, 1.03)
+        for label in ax.get_yticklabels():
+            label.set_fontstyle("normal")  # italics are for genes
+    else:
+        ax.axvline(0, color=GREY, linewidth=0.5, zorder=0)
+    ax.set_xlabel(shown.x_label)
+    note(ax, f"{shown.title}\n{shown.counts}")
     ax.legend(handles=probe_key(), loc="upper left", bbox_to_anchor=(1, 1), handlelength=1.2)
     return ax
 

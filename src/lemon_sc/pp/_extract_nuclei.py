@@ -18,7 +18,7 @@ from lemon_sc._core.record import write_record
 from lemon_sc._core.table import as_table
 from lemon_sc._objects.candidates import MULTIPLE, collect
 from lemon_sc._objects.choose import check_somewhere, choose, nuclei_to_cut
-from lemon_sc._objects.nuclei import cut, flag_crops
+from lemon_sc._objects.nuclei import cut
 from lemon_sc._objects.per_nucleus import nucleus_table
 from lemon_sc.crops.mask import MASKS
 from lemon_sc.crops.store import open_store, write_store
@@ -40,12 +40,10 @@ if TYPE_CHECKING:
 STORE_MEMORY = "memory"
 
 
-def checked(batches: Batches, nuclei: Nuclei, qc: NDArray[Any]) -> Batches:
-    """Pass crops on, and mark in `qc` the cells whose crop is blank or out of focus."""
-    with progress(total=len(nuclei), desc="Cutting nuclei") as bar:
+def watched(batches: Batches, n: int) -> Batches:
+    """Pass crops on, with a progress bar."""
+    with progress(total=n, desc="Cutting nuclei") as bar:
         for index, crops in batches:
-            first = nuclei.rank[index] == 0
-            flag_crops(qc, nuclei.row[index[first]], crops[first])
             bar.update(len(index))
             yield index, crops
 
@@ -55,7 +53,7 @@ def check_arguments(store: object, multiple: str, size_px: int, mask: str | None
     one_of("multiple", multiple, MULTIPLE)
     if mask is not None:
         one_of("mask", mask, MASKS)
-    if not isinstance(size_px, int) or size_px < 8 or size_px % 2:
+    if isinstance(size_px, bool) or not isinstance(size_px, int | np.integer) or size_px < 8 or size_px % 2:
         raise bad_value("size_px", must="be an even int >= 8 (40 to embed, 60 to train)", got=size_px)
     if store is not None and not isinstance(store, str | os.PathLike):
         raise bad_value("store", must='be None, "memory" or a path', got=store)
@@ -73,6 +71,20 @@ def check_names(adata: ad.AnnData, table_key: str) -> None:
             "Call `.obs_names_make_unique()` on the table first."
         )
         raise ValueError(msg)
+
+
+def check_own_table(sdata: SpatialData) -> None:
+    """Raise if the table that ``multiple="all"`` writes is there already and is not one of ours."""
+    if keys.NUCLEI in sdata.tables and keys.NUCLEI not in sdata.tables[keys.NUCLEI].uns.get(keys.UNS, {}):
+        msg = f'`sdata.tables["{keys.NUCLEI}"]` exists and was not made by this function. Rename it first.'
+        raise ValueError(msg)
+
+
+def warn_stale(adata: ad.AnnData) -> None:
+    """Say which embeddings belong to an earlier extraction."""
+    made = [key for key in adata.uns.get(keys.UNS, {}).get(keys.EMBED, {}) if key in adata.obsm]
+    if made:
+        logger.warning("%s were made from an earlier extraction; run `lm.tl.embed` again", listing(made))
 
 
 @doc
@@ -150,6 +162,10 @@ def extract_nuclei(
     adata = as_table(sdata, table_key=table_key)
     check_names(adata, table_key)
     scene = resolve(sdata, image_key=image_key, shapes_key=shapes_key, mpp=mpp)
+    if mask is not None and scene.kind == "points":
+        raise bad_value("mask", must="be None for plain centroids, which have no outline", got=mask)
+    if multiple == "all":
+        check_own_table(sdata)
     candidates = collect(sdata, adata, scene, shapes_key=shapes_key)
     if multiple == "all":
         adata, candidates = nucleus_table(adata, candidates, shapes_key=shapes_key)
@@ -167,7 +183,7 @@ def extract_nuclei(
     nuclei = nuclei_to_cut(found, candidates)
     kept, path = Kept(), ""
     if store is not None:
-        batches = checked(cut(scene, nuclei, size_px=size_px, mask=mask or ""), nuclei, found.qc)
+        batches = watched(cut(scene, nuclei, size_px=size_px, mask=mask or "", qc=found.qc), len(nuclei))
         kept = keep_crops(adata, batches, nuclei, record, store=store)
         path = "" if store == STORE_MEMORY else str(Path(store).resolve())
     write_found(adata, found, nuclei, record, kept, path)
@@ -185,7 +201,7 @@ def describe(scene: Scene, candidates: Candidates, *, size_px: int) -> dict[str,
         "mirrored": size.mirrored,
         "affine": scene.to_pixel,
         "coordinate_system": scene.coordinate_system,
-        "size_px": size_px,
+        "size_px": int(size_px),
         "target_mpp": TARGET_MPP,
         "joined_by": candidates.join.by,
         "n_nuclei_without_cell": int((candidates.join.row < 0).sum()),
@@ -252,6 +268,7 @@ def write_found(adata: ad.AnnData, found: Found, nuclei: Nuclei, record: dict[st
     counts = adata.obs[keys.NUCLEUS_QC].value_counts().to_dict()
     made = {**record, "extra": further, "counts": counts, "store": path, "store_id": kept.store_id}
     write_record(adata, keys.NUCLEI, made)
+    warn_stale(adata)
     report(adata, record, counts)
 
 

@@ -12,8 +12,7 @@ from lemon_sc._core.docs import doc
 from lemon_sc._core.log import logger
 from lemon_sc._core.record import write_record
 from lemon_sc._core.table import as_table, check_key
-from lemon_sc._objects.nuclei import crop_batches, extraction, flag_crops, nuclei_of
-from lemon_sc.crops.stream import TARGET_MPP
+from lemon_sc._objects.nuclei import crop_batches, extraction, nuclei_of
 from lemon_sc.embed.devices import resolve_devices, resolve_dtype
 from lemon_sc.embed.run import embed_batches
 from lemon_sc.models.registry import as_encoder
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from lemon_sc._objects.nuclei import Batches, Nuclei
+    from lemon_sc._objects.nuclei import Nuclei
     from lemon_sc.models.cards import ModelCard
     from lemon_sc.models.encoder import Encoder
 
@@ -89,11 +88,12 @@ def embed(
     """
     check_key(key_added)
     adata = as_table(data, table_key=table_key)
-    extraction(adata)  # asked before the model is loaded: a missing step is the likelier mistake
+    made = extraction(adata)  # asked before the model is loaded: a missing step is the likelier mistake
     encoder = as_encoder(model)
     card = encoder.card
     usable = nuclei_of(adata)
-    nuclei, batches, source = crop_batches(data, adata, usable, size_px=card.input_px, target_mpp=card.mpp)
+    qc = adata.obs[keys.NUCLEUS_QC].to_numpy(dtype=object).copy()
+    nuclei, batches, source = crop_batches(data, adata, usable, size_px=card.input_px, target_mpp=card.mpp, qc=qc)
     if not len(nuclei):
         counts = adata.obs[keys.NUCLEUS_QC].value_counts().to_dict()
         msg = f"No cell has a usable nucleus ({counts}): there is nothing to embed."
@@ -101,26 +101,16 @@ def embed(
     if len(nuclei) < len(usable):
         cut_off = len(usable) - len(nuclei)
         logger.warning("%d nuclei lie too close to the border for crops of %d px: NaN", cut_off, card.input_px)
-    qc = adata.obs[keys.NUCLEUS_QC].to_numpy(dtype=object)
-    if source == "image" and np.isclose(card.mpp, TARGET_MPP):
-        batches = flagged(batches, nuclei, qc)
     z = embed_batches(batches, encoder, n=len(nuclei), device=device, batch_size=batch_size, dtype=dtype)
     rows = per_cell(z, nuclei, n_obs=adata.n_obs)
     rows[qc != keys.QC_OK] = np.nan
     adata.obsm[key_added] = rows
     adata.obs[keys.NUCLEUS_QC] = pd.Categorical(qc, categories=list(keys.QC_CATEGORIES))
     n_embedded = int(np.isfinite(rows).all(axis=1).sum())
-    record = describe(encoder, device=device, dtype=dtype)
+    cut_as = {name: made[name] for name in ("image_key", "shapes_key", "multiple", "mask")}
+    record = {**describe(encoder, device=device, dtype=dtype), **cut_as}
     write_record(adata, keys.EMBED, {**record, "crops_from": source, "n_embedded": n_embedded}, key=key_added)
     logger.info("%s: %d of %d cells embedded, %d columns", key_added, n_embedded, adata.n_obs, card.dim)
-
-
-def flagged(batches: Batches, nuclei: Nuclei, qc: NDArray[Any]) -> Batches:
-    """Pass crops on, and mark in `qc` the cells whose crop is blank or out of focus."""
-    for index, crops in batches:
-        first = nuclei.rank[index] == 0
-        flag_crops(qc, nuclei.row[index[first]], crops[first])
-        yield index, crops
 
 
 def per_cell(z: NDArray[np.float32], nuclei: Nuclei, *, n_obs: int) -> NDArray[np.float32]:
@@ -145,6 +135,8 @@ def describe(encoder: Encoder, *, device: str, dtype: str) -> dict[str, Any]:
     return {
         "model": card.name,
         "weights_sha256": card.sha256,
+        "revision": card.revision,
+        "pooling": card.pooling,
         "license": card.license,
         "dim": card.dim,
         "input_px": card.input_px,

@@ -61,7 +61,11 @@ def expression(
         wrong = ~np.isfinite(x).all(axis=0)
     if wrong.any():
         bad = [gene for gene, w in zip(genes, wrong, strict=True) if w]
-        msg = f"Expression must be finite, found NaN or infinite values in {len(bad)} genes: {bad[:12]}."
+        msg = (
+            f"Expression must be finite, found NaN or infinite values in {len(bad)} genes: {bad[:12]}. "
+            "A gene that is not in every panel is NaN after an outer join; `anndata.concat(join='inner')` keeps those "
+            "that are."
+        )
         raise ValueError(msg)
     return x
 

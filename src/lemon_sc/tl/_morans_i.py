@@ -57,6 +57,10 @@ def morans_i(
 
     Use normalised, log-transformed expression: with raw counts, I also reports that cell size is smooth.
 
+    The p-values test against cells that are independent of each other. Neighbours in tissue are not: on a graph of an
+    embedding, a gene that only follows the position in the section can come out significant where morphology follows
+    the position, too. Read I and its order, and compare with genes that should not follow morphology.
+
     Parameters
     ----------
     %(adata)s

@@ -1,0 +1,71 @@
+"""The choices of a probe beside its data, in one place that can be named, stored and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lemon_sc._core.errors import bad_value, one_of
+
+FOLDS = ("auto", "groups", "blocks", "stratified")
+PENALTIES = ("inner", "hest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeProtocol:
+    """How `lm.tl.probe` splits, fits and tests."""
+
+    folds: str = "auto"
+    """``"groups"``: each group is held out once. ``"blocks"``: five folds of square blocks of one slide.
+    ``"stratified"``: five random folds with the same share of each class, which let neighbours and cells of one slide
+    stand on both sides (classes only). ``"auto"``: groups if a column is given, else blocks."""
+
+    patient_key: str | None = None
+    """Column of ``adata.obs`` with the patient, where one has several slides: a slide is then predicted from slides of
+    other patients only, and correlations are still those within a slide."""
+
+    alpha: float | str = "inner"
+    """Penalty of the ridge (genes). ``"inner"``: chosen within the training cells. ``"hest"``: ``100 / (F * G)`` with F
+    features (or components) and G genes, without intercept. A number: that penalty, as scikit-learn counts it."""
+
+    c: float = 1.0
+    """Inverse penalty of the logistic regression (classes)."""
+
+    n_pcs: int | None = None
+    """Principal components of the standardised training features (at most as many as there are) in place of the
+    features; ``None``: the features."""
+
+    train_only: bool = False
+    """Choose the genes of ``target="genes"`` in the training cells of each fold. Folds can then differ in genes."""
+
+    pos_label: str | None = None
+    """Class whose ROC and precision-recall curves are scored; ``None``: mean over classes."""
+
+    n_null: int = 20
+    """Shuffles for the null; the smallest p-value is ``1 / (1 + n_null)``."""
+
+    def __post_init__(self) -> None:
+        one_of("folds", self.folds, FOLDS)
+        if isinstance(self.alpha, str):
+            one_of("alpha", self.alpha, PENALTIES)
+        elif isinstance(self.alpha, bool) or not self.alpha > 0:
+            raise bad_value("alpha", must='be "inner", "hest" or a number > 0', got=self.alpha)
+        if not self.c > 0:
+            raise bad_value("c", must="be a number > 0", got=self.c)
+        if self.n_pcs is not None and (not isinstance(self.n_pcs, int) or self.n_pcs < 1):
+            raise bad_value("n_pcs", must="be None or an int >= 1", got=self.n_pcs)
+        if not isinstance(self.n_null, int) or self.n_null < 0:
+            raise bad_value("n_null", must="be an int >= 0", got=self.n_null)
+
+
+PROTOCOLS = {"default": ProbeProtocol(), "hest": ProbeProtocol(alpha="hest", n_pcs=256)}
+"""Protocols with a name."""
+
+
+def as_protocol(protocol: str | ProbeProtocol) -> ProbeProtocol:
+    """The protocol of this name, or the protocol itself."""
+    if isinstance(protocol, ProbeProtocol):
+        return protocol
+    if not isinstance(protocol, str):
+        msg = f"`protocol` must be one of {list(PROTOCOLS)} or a `lm.tl.ProbeProtocol`, got {type(protocol).__name__}."
+        raise TypeError(msg)
+    return PROTOCOLS[one_of("protocol", protocol, PROTOCOLS)]
