@@ -242,10 +242,10 @@ def _check_transcripts(sdata: sd.SpatialData, mpp: tuple[float, float], image_to
         theirs = pixel_size(to_um @ image_to_system).mpp
         off = float(np.abs(np.asarray(mpp) / np.asarray(theirs) - 1).max())
         if off > MPP_TOLERANCE:
+            ours, others = (f"{m[0]:.4f} x {m[1]:.4f}" for m in (mpp, theirs))
             msg = (
-                f"The nuclei say that the image has {mpp[0]:.4f} x {mpp[1]:.4f} um per px, {name!r} say "
-                f"{theirs[0]:.4f} x {theirs[1]:.4f} ({off:.0%} off). One of the two is not in um: check their transformations, or pass "
-                "`mpp=`, the um per px of the image."
+                f"The nuclei say that the image has {ours} um per px, {name!r} say {others} ({off:.0%} off). One of "
+                "the two is not in um: check their transformations, or pass `mpp=`, the um per px of the image."
             )
             raise ValueError(msg)
 

@@ -61,8 +61,8 @@ def probe(
     group; correlations over pooled groups stand beside it and are inflated by differences between groups. The null
     repeats the fits, with the penalties found, on expression shuffled among the cells of each group.
 
-    Shuffling treats cells as independent, and neighbours in tissue are not: the p-values say that a prediction is better
-    than none, not that it is better than what smoothness over the section alone would give.
+    Shuffling treats cells as independent, and neighbours in tissue are not: the p-values say that a prediction is
+    better than none, not that it is better than what smoothness over the section alone would give.
 
     Classes are predicted with multinomial logistic regression (L2, C = 1, lbfgs) on features standardised likewise. The
     null scores the predictions against labels shuffled among the cells of each held-out group.
