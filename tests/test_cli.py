@@ -45,12 +45,33 @@ def test_run_on_a_store_with_an_image_added(tmp_path):
     assert "morphology" in again["table"].obs
 
 
+def test_embed_writes_the_tables_back(tmp_path, capsys):
+    paths = [tmp_path / f"s{k}.zarr" for k in range(2)]
+    for k, path in enumerate(paths):
+        lm.datasets.phantom(n_cells=80, rng=k).write(path)
+    command = ["embed", *map(str, paths), "--key-added", "X_morph", "--store", str(tmp_path / "rows")]
+    assert main(command) == 0
+    for k, path in enumerate(paths):
+        expected = lm.datasets.phantom(n_cells=80, rng=k)
+        lm.pp.extract_nuclei(expected)
+        lm.tl.embed(expected)
+        table = sd.read_zarr(path)["table"]
+        np.testing.assert_array_equal(table.obsm["X_morph"], expected["table"].obsm["X_lemon"])
+        assert set(table.obs.columns) >= {"nucleus_qc", "X_morph_encoder"}
+    assert {p.name for p in tmp_path.iterdir()} == {"s0.zarr", "s1.zarr", "rows"}
+    (paths[0] / "images").rename(tmp_path / "lost")
+    assert main(command) == 1
+    assert "1 of 2 slides were not embedded (slide 's0'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["run", "nowhere", "--out", "x"], "'nowhere' does not exist. Pass the Xenium output folder"),
         (["run", ".", "--out", "x"], "holds neither 'experiment.xenium' nor a SpatialData zarr store"),
         (["demo", "--out", "x", "--cells", "3"], "n_cells"),
+        (["embed", "nowhere.zarr"], "'nowhere.zarr' does not exist, or is no folder"),
+        (["embed", ".", "--key-added", "a/b"], "`--key-added` must hold only letters"),
     ],
 )
 def test_errors_are_one_line_and_exit_1(tmp_path, monkeypatch, capsys, argv, message):

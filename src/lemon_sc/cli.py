@@ -1,4 +1,4 @@
-"""The ``lemon-sc`` command: demo, run, doctor."""
+"""The ``lemon-sc`` command: demo, run, embed, doctor."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import lemon_sc
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from distributed import Client
     from spatialdata import SpatialData
 
 PACKAGES = (
@@ -50,6 +51,18 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--table-key", default="table")
     run.add_argument("--model", help="name of a model or path of a checkpoint; without it, morphometry")
     run.add_argument("--overwrite", action="store_true", help="replace an annotated store of an earlier run")
+
+    embed = commands.add_parser("embed", help="embed the nuclei of many SpatialData stores, here or on a Dask cluster")
+    embed.add_argument("slides", type=Path, nargs="+", help="SpatialData zarr stores; their tables are written back")
+    embed.add_argument("--model", help="name of a model or path of a checkpoint; without it, morphometry")
+    embed.add_argument("--key-added", default="X_lemon", help="name of the embedding in the table")
+    embed.add_argument("--image-key", default="he_image")
+    embed.add_argument("--shapes-key", default="nucleus_boundaries")
+    embed.add_argument("--table-key", default="table")
+    embed.add_argument("--mask", choices=["nucleus", "ring"], help="white out the surroundings, or the nucleus")
+    embed.add_argument("--device", default="auto")
+    embed.add_argument("--store", type=Path, help="folder that keeps embeddings as they come, to go on after a crash")
+    embed.add_argument("--scheduler", help="address of a Dask scheduler, such as host:8786")
 
     commands.add_parser("doctor", help="what is installed, which device, which weights, what is missing")
     return top
@@ -100,7 +113,7 @@ def check_output(out: Path, *, overwrite: bool) -> None:
 
 def write_annotated(sdata: SpatialData, out: Path) -> Path:
     """Write the annotated store beside the older one, if any, and only then take its place."""
-    from lemon_sc.crops.store import swap
+    from lemon_sc.io.shards import swap
 
     part = out / f"{STORE}.part-{os.getpid()}"
     try:
@@ -137,6 +150,44 @@ def run(args: argparse.Namespace) -> None:
     illustrate(page, sdata, table_key=args.table_key, by=CLUSTERS, **elements)
     print(f"Wrote {write_annotated(sdata, args.out)}")
     print(f"Open {page.write()}")
+
+
+def embed(args: argparse.Namespace) -> None:
+    """Embed SpatialData stores on disk."""
+    from contextlib import nullcontext
+
+    from lemon_sc._core.table import check_key
+    from lemon_sc.batch import embed_stores
+
+    check_key(args.key_added, parameter="--key-added")
+    for slide in args.slides:
+        if not slide.is_dir():
+            msg = f"'{slide}' does not exist, or is no folder. Pass stores that SpatialData has written."
+            raise FileNotFoundError(msg)
+    with connected(args.scheduler) if args.scheduler else nullcontext():
+        embed_stores(
+            args.slides,
+            key_added=args.key_added,
+            table_key=args.table_key,
+            extraction={"image_key": args.image_key, "shapes_key": args.shapes_key},
+            store=args.store,
+            model=args.model,
+            mask=args.mask,
+            device=args.device,
+            batch_size="auto",
+            dtype="auto",
+        )
+
+
+def connected(address: str) -> Client:
+    """A client of a Dask scheduler."""
+    from distributed import Client
+
+    try:
+        return Client(address, timeout="30s")
+    except OSError as error:
+        msg = f"No Dask scheduler answers at {address!r} ({error}). Start one with `dask scheduler`."
+        raise ConnectionError(msg) from error
 
 
 def doctor() -> int:
@@ -199,9 +250,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             demo(args.out, cells=args.cells, seed=args.seed)
         elif args.command == "run":
             run(args)
+        elif args.command == "embed":
+            embed(args)
         else:
             return doctor()
-    except (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError) as error:
+    except KeyboardInterrupt:
+        print("lemon-sc: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError, ExceptionGroup) as error:
         if args.traceback:
             raise
         print(f"lemon-sc: {error}", file=sys.stderr)

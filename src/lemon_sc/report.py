@@ -185,12 +185,13 @@ def illustrate(
     adata = as_table(sdata, table_key=table_key)
     genes = top_genes(adata)
     record = adata.uns[keys.UNS][keys.NUCLEI]
+    n_ok = int((adata.obs[keys.NUCLEUS_QC] == keys.QC_OK).sum())
     mirrored = ", mirrored" if record["mirrored"] else ""
     page.text(
         "Nuclei in the H&E",
         f"The H&E has {record['mpp'][0]:.4f} x {record['mpp'][1]:.4f} um per px, is rotated by "
         f"{record['rotation_deg']:.1f} degrees{mirrored} against the Xenium run, and was never resampled as a whole. "
-        f"{record['counts'][keys.QC_OK]} of {adata.n_obs} cells have a usable nucleus.",
+        f"{n_ok} of {adata.n_obs} cells have a usable nucleus.",
     )
     page.picture(
         "outlines",
@@ -207,7 +208,7 @@ def illustrate(
             lambda: pl.nuclei(sdata, dim="area_um2", table_key=table_key),
         )
     page.text("The morphology manifold", "Every cell is placed by what its nucleus looks like, not by its expression.")
-    grid = int(np.clip(np.sqrt(record["counts"][keys.QC_OK]), 8, 40))
+    grid = int(np.clip(np.sqrt(n_ok), 8, 40))
     page.picture(
         "morphology_map",
         "Nuclei on the manifold: in each square the nucleus nearest to its centre.",

@@ -38,7 +38,35 @@ def test_constant_columns_do_not_become_noise(dtype):
     assert z[:, [0, 2]].std(axis=0) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("k", [0, 10, 15])
-def test_k_must_leave_others(k):
-    with pytest.raises(ValueError, match=f"`k` must be between 1 and 9 for 10 cells, got {k}"):
+def test_k_must_be_positive():
+    with pytest.raises(ValueError, match="`k` must be an int >= 1, got 0"):
+        knn_graph(np.random.default_rng(0).standard_normal((10, 2)), k=0)
+
+
+@pytest.mark.parametrize("k", [10, 15])
+def test_too_few_cells_say_what_to_do(k):
+    with pytest.raises(ValueError, match=f"more than {k} cells, but only 10 have.*`connectivity_key`"):
         knn_graph(np.random.default_rng(0).standard_normal((10, 2)), k=k)
+
+
+def test_an_embedding_without_differences_is_an_error():
+    with pytest.raises(ValueError, match="the same for all 40 cells"):
+        knn_graph(np.full((40, 3), 0.1, np.float32))
+
+
+def test_arbitrary_neighbours_are_counted(caplog):
+    x = np.random.default_rng(0).standard_normal((60, 3))
+    knn_graph(x, k=5)
+    assert not caplog.records
+    x[:20] = x[0]
+    w = knn_graph(x, k=5)
+    assert "20 of 60 cells share their embedding with 5 or more others" in caplog.text
+    assert (w.indices.reshape(60, 5)[6:20] == np.arange(5)).all()
+
+
+def test_order_of_cells_and_columns_does_not_matter():
+    r = np.random.default_rng(0)
+    x = r.standard_normal((150, 12))
+    rows, columns = r.permutation(150), r.permutation(12)
+    w, moved = knn_graph(x, k=6), knn_graph(x[rows][:, columns], k=6)
+    assert (w[rows][:, rows] != moved).nnz == 0

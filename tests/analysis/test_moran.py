@@ -4,10 +4,11 @@ import esda
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from libpysal.weights import WSP
 from scipy import sparse, stats
 
-from lemon_sc.analysis import moran
+from lemon_sc.analysis import moran, moran_sums
 
 
 def random_graph(n, *, seed, symmetric=False, weighted=True, normalise=False):
@@ -113,16 +114,86 @@ def test_shuffling_graph_rows_only_fires_far_above_its_level(noise):
     np.testing.assert_allclose(table["pval_norm"][up], ours.pvalue_norm[up], rtol=1e-4)
 
 
-def test_blocks_and_sparsity_change_nothing(monkeypatch):
-    w = random_graph(50, seed=5, normalise=True)
-    x = np.random.default_rng(1).poisson(0.5, (50, 11)).astype(np.float32)
+def mixed(n=50):
+    """Counts of genes from rare to common, and a variable far from zero: some are taken sparse, some dense."""
+    r = np.random.default_rng(1)
+    x = r.poisson(np.linspace(0.02, 1.5, 11), (n, 11)).astype(np.float64)
+    return np.column_stack([x, 1e4 + r.standard_normal(n), np.zeros(n)])
+
+
+@pytest.mark.parametrize("share", [0, 0.25, 1])
+@pytest.mark.parametrize("as_values", [np.asarray, sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array])
+def test_blocks_and_sparsity_change_nothing(monkeypatch, share, as_values):
+    w, x = random_graph(50, seed=5, normalise=True), mixed()[:, :11].astype(np.float32)
     whole = run(w, x, n_perms=20)
     monkeypatch.setattr(moran, "_BLOCK_BYTES", 3 * 8 * 50)
-    for other in (x, sparse.csr_matrix(x), sparse.csc_matrix(x)):
-        result = run(w, other, n_perms=20)
-        np.testing.assert_allclose(result.I, whole.I, rtol=1e-12)
-        np.testing.assert_allclose(result.simulated.pvalue, whole.simulated.pvalue)
-        np.testing.assert_allclose(result.simulated.var, whole.simulated.var, rtol=1e-9)
+    monkeypatch.setattr(moran, "_ROWS", 7)
+    monkeypatch.setattr(moran, "_SPARSE", share)
+    result = run(w, as_values(x), n_perms=20)
+    np.testing.assert_allclose(result.I, whole.I, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(result.var_rand, whole.var_rand, rtol=1e-9)
+    np.testing.assert_array_equal(result.simulated.pvalue, whole.simulated.pvalue)
+    np.testing.assert_allclose(result.simulated.var, whole.simulated.var, rtol=1e-9)
+
+
+def test_permutations_are_relabellings_by_the_stated_stream():
+    """Against the definition, with dense matrices, for every permutation."""
+    w, x = random_graph(50, seed=5), mixed()
+    result = run(w, x, n_perms=30).simulated
+    z = x - x.mean(axis=0)
+    permuted = []
+    for seed in np.random.default_rng(0).integers(2**63, size=30):
+        p = np.random.default_rng(seed).permutation(50)
+        permuted.append(50 / w.sum() * (z[p] * (w.toarray() @ z[p])).sum(axis=0)[:12] / (z * z).sum(axis=0)[:12])
+    observed = 50 / w.sum() * (z * (w.toarray() @ z)).sum(axis=0)[:12] / (z * z).sum(axis=0)[:12]
+    np.testing.assert_allclose(result.mean[:12], np.mean(permuted, axis=0), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(result.var[:12], np.var(permuted, axis=0), rtol=1e-8)
+    np.testing.assert_allclose(result.pvalue[:12], (1 + (permuted >= observed - 1e-12).sum(axis=0)) / 31)
+    assert np.isnan(result.pvalue[12])
+
+
+def test_number_of_threads_changes_no_bit(monkeypatch):
+    monkeypatch.setattr(moran_sums, "_PART", 70)
+    w, x = random_graph(2000, seed=5, normalise=True), sparse.random(2000, 9, 0.1, random_state=0, format="csr")
+    both = np.column_stack([x.toarray(), np.random.default_rng(0).standard_normal((2000, 3))])
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for n_threads in (1, 3):
+            torch.set_num_threads(n_threads)
+            results.append(run(w, both, n_perms=9))
+    finally:
+        torch.set_num_threads(before)
+    for name in ("I", "pvalue_rand"):
+        np.testing.assert_array_equal(getattr(results[0], name), getattr(results[1], name))
+    np.testing.assert_array_equal(results[0].simulated.var, results[1].simulated.var)
+
+
+def test_a_sparse_matrix_may_hold_entries_twice_and_in_any_order():
+    w, x = random_graph(50, seed=5, normalise=True), sparse.csr_matrix(mixed()[:, :6])
+    rows = np.repeat(np.arange(50), np.diff(x.indptr))
+    order = np.random.default_rng(0).permutation(2 * x.nnz)
+    twice = sparse.coo_matrix(
+        (np.tile(x.data / 2, 2)[order], (np.tile(rows, 2)[order], np.tile(x.indices, 2)[order])), shape=x.shape
+    )
+    unsummed = sparse.csr_matrix(x.shape)
+    unsummed.data, unsummed.indices = np.repeat(x.data / 2, 2), np.repeat(x.indices, 2)
+    unsummed.indptr = 2 * x.indptr
+    expected = run(w, x)
+    for other in (twice, unsummed):
+        result = run(w, other)
+        np.testing.assert_allclose(result.I, expected.I, rtol=1e-12)
+        np.testing.assert_allclose(result.var_rand, expected.var_rand, rtol=1e-12)
+    assert unsummed.nnz == 2 * x.nnz  # the input stays as it was
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.float16])
+def test_types_that_overflow(dtype):
+    w, x = random_graph(400, seed=5, normalise=True), np.random.default_rng(0).uniform(size=(400, 3)) < [0.1, 0.5, 0.9]
+    expected = run(w, x.astype(np.float64), n_perms=9)
+    result = run(w, x.astype(dtype), n_perms=9)
+    np.testing.assert_allclose(result.I, expected.I, rtol=1e-12)
+    np.testing.assert_array_equal(result.simulated.pvalue, expected.simulated.pvalue)
 
 
 def test_small_pvalue_and_both_tails():
@@ -178,7 +249,9 @@ def test_row_normalise_keeps_the_input_and_empty_rows():
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"n_perms": -1}, "`n_perms` must be an int >= 0"),
+        ({"n_perms": -1}, "`n_perms` must be an int >= 0, got -1"),
+        ({"n_perms": 2.5}, "`n_perms` must be an int >= 0, got 2.5"),
+        ({"n_perms": True}, "`n_perms` must be an int >= 0, got True"),
         ({"x": np.ones((3, 1))}, "at least 4 cells, got 3"),
         ({"w": sparse.identity(9, format="csr")}, r"must be \(10, 10\).*got \(9, 9\)"),
         ({"w": -sparse.identity(10, format="csr")}, "finite weights >= 0"),

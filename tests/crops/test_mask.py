@@ -20,6 +20,34 @@ def test_a_pixel_is_in_if_its_centre_is():
         np.testing.assert_array_equal(mask, shapely.contains_xy(polygon, x, y))
 
 
+def centres(size=40):
+    at = np.arange(size) + 0.5
+    return np.meshgrid(at, at)
+
+
+def in_frame(*polygons, size=40):
+    """Masks of polygons given in crop px."""
+    middle = np.full((len(polygons), 2), size / 2)
+    return outline_masks(np.array(polygons, dtype=object), middle, scale=(1.0, 1.0), size_px=size)
+
+
+def test_holes_and_parts_and_what_lies_outside():
+    holed = shapely.Polygon([(2.2, 2.1), (3, 30.7), (31.3, 29), (28, 1)], [[(8, 8), (8.4, 13), (13, 12.6), (12, 8)]])
+    parts = shapely.MultiPolygon([holed, shapely.box(32.2, 32.7, 38.4, 60), shapely.box(-9, -9, 1.6, 1.2)])
+    polygons = [holed, parts, shapely.box(-50, -50, 90, 90), shapely.box(50, 3, 60, 9), shapely.box(3, -20, 9, -4)]
+    x, y = centres()
+    for polygon, mask in zip(polygons, in_frame(*polygons), strict=True):
+        np.testing.assert_array_equal(mask, shapely.contains_xy(polygon, x, y))
+
+
+def test_every_pixel_belongs_to_one_of_two_outlines_that_share_a_border():
+    """Even where the border and its vertices run through pixel centres."""
+    border = [(20.5, 0.0), (20.5, 10.5), (12.5, 10.5), (17.5, 15.5), (30.5, 28.5), (30.5, 40.0)]
+    left = shapely.Polygon([(0, 0), *border, (0, 40)])
+    right = shapely.Polygon([(40, 0), *border, (40, 40)])
+    np.testing.assert_array_equal(in_frame(left, right).sum(axis=0), 1)
+
+
 def test_an_empty_outline_masks_nothing():
     empty = np.array([shapely.Polygon()], dtype=object)
     assert not outline_masks(empty, np.zeros((1, 2)), scale=(1, 1), size_px=8).any()

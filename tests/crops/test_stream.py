@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from lemon_sc.crops.stream import block_edges, rebatched, stream_crops
+from lemon_sc.crops.stream import block_edges, reading_order, rebatched, stream_crops
 from lemon_sc.io.image import ArrayLevel, Image, array_image
 
 
@@ -161,3 +161,15 @@ def test_rebatching_keeps_rows_and_crops_together(size):
     assert [len(r) for r, _ in out[:-1]] == [size] * (len(out) - 1)
     np.testing.assert_array_equal(np.concatenate([r for r, _ in out]), rows)
     assert all((r == c.ravel()).all() for r, c in out)
+
+
+@pytest.mark.parametrize("part", [1, 3])
+@pytest.mark.parametrize("block_px", [64, 150, 2048])
+def test_the_order_is_known_before_anything_is_read(block_px, part):
+    """For all centres and for a part of them: what is left of a run comes in the order of the whole."""
+    image = Image([ArrayLevel(noise_image(), chunk_px=50)], [(1.0, 1.0)])
+    xy = centres(n=150, low=2, high=(505, 415))
+    order = reading_order(image, xy, mpp=(0.25, 0.25), size_px=40, block_px=block_px)
+    left = np.sort(np.random.default_rng(3).permutation(len(xy))[: len(xy) // part])
+    came = [left[i] for i, _ in stream_crops(image, xy[left], mpp=(0.25, 0.25), size_px=40, block_px=block_px)]
+    np.testing.assert_array_equal(np.concatenate(came), order[np.isin(order, left)])

@@ -2,6 +2,7 @@ import logging
 
 import numpy as np
 import pytest
+import spatialdata as sd
 from scenes import blob_scene, place
 from spatialdata.transformations import get_transformation
 
@@ -120,11 +121,19 @@ def test_keypoints_on_a_line_are_refused(n):
     [
         ("a,b\n1,2\n", "not a 3 x 3 matrix of numbers.*nor keypoints with the columns fixedX"),
         ("1,0\n0,1\n", "finite 3 x 3"),
+        ("1,0,0\n0,1,0\n", "finite 3 x 3"),
+        ("1,0,0,0\n0,1,0,0\n0,0,1,0\n0,0,0,1\n", "finite 3 x 3"),
+        ("1,0,0\n0,1\n0,0,1\n", "not a 3 x 3 matrix of numbers"),
+        ("1,0,0\n0,nan,0\n0,0,1\n", "finite 3 x 3"),
         ("1,0,0\n0,1,0\n0,0,2\n", "last row"),
         ("1,0,0\n0,0,0\n0,0,1\n", "invertible"),
         ("", "finite 3 x 3"),
         ("fixedX,fixedY\n1,2\n", r"has no column \['alignmentX', 'alignmentY'\]"),
         ("fixedX,fixedY,alignmentX,alignmentY\n1,2,3,4\n1,3,3,5\n", "2 keypoints .* at least 3"),
+        (
+            "fixedX,fixedY,alignmentX,alignmentY\n10,10,5,5\n20,20,10,10\n50,50,25,25\n",
+            "The 3 keypoints of 'a.csv' lie on a line in the aligned image. Add one away from it",
+        ),
         ("fixedX,fixedY,alignmentX,alignmentY\n", "0 keypoints .* at least 3"),
         ("fixedX,fixedY,alignmentX,alignmentY\n1,2,3,4\n1,x,3,5\n1,,3,5\n", r"no finite numbers in row \['2', '3'\]"),
     ],
@@ -186,3 +195,16 @@ def test_add_image_refuses_the_inverse(xenium_outs):
         lm.pp.add_image(sdata, np.zeros((448, 527, 3), np.uint8), alignment=matrix)
     assert "he_image" not in sdata.images
     assert sdata.attrs.get("lemon_sc") is None
+
+
+def test_add_image_refuses_the_inverse_of_a_run_without_files():
+    """The phantom's own alignment passes, its inverse does not, and nothing is kept of the attempt."""
+    sdata = lm.datasets.phantom(n_cells=300)
+    matrix = get_transformation(sdata["he_image"]).to_affine_matrix(("x", "y"), ("x", "y"))
+    pixels = np.asarray(sdata["he_image"]["scale0"]["image"])
+    bare = sd.SpatialData(shapes=dict(sdata.shapes), tables=dict(sdata.tables))
+    with pytest.raises(ValueError, match="lead the other way: only its inverse lays the image over the nuclei"):
+        lm.pp.add_image(bare, pixels, alignment=np.linalg.inv(matrix))
+    assert "he_image" not in bare.images
+    lm.pp.add_image(bare, pixels, alignment=matrix)
+    assert lm.pp.check_registration(bare).ok

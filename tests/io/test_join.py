@@ -8,7 +8,9 @@ from spatialdata.transformations import Identity
 
 from lemon_sc._core.errors import MissingKeyError
 from lemon_sc.io.elements import find_nuclei
-from lemon_sc.io.join import Labels, as_text, join_nuclei
+from lemon_sc.io.ids import as_text
+from lemon_sc.io.join import join_nuclei
+from lemon_sc.io.sides import Labels
 
 
 def joined(sdata, shapes_key="nucleus_boundaries", labels=None):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from lemon_sc.io.tiff import TiffLevel, open_tiff
+from lemon_sc.io.tiff import NotTiffError, TiffLevel, UnsupportedColoursError, open_tiff
 
 
 def rgb(height=700, width=900, seed=0):
@@ -128,3 +128,64 @@ def test_what_cannot_be_opened_says_why(tmp_path):
     tifffile.imwrite(tmp_path / "z.ome.tif", np.zeros((5, 64, 64), np.uint8), metadata={"axes": "ZYX"})
     with pytest.raises(ValueError, match="axes ZYX .* one plane of RGB"):
         open_tiff(tmp_path / "z.ome.tif")
+
+
+def test_colours_that_stay_encoded_are_refused(tmp_path):
+    """YCbCr samples look like an image and are none: JPEG's are turned into RGB by their decoder, others are not."""
+    path = tmp_path / "he.tif"
+    for compression in ("lzw", "jpeg2000"):
+        tifffile.imwrite(path, rgb(128, 128), photometric="ycbcr", tile=(64, 64), compression=compression)
+        with pytest.raises(UnsupportedColoursError, match=r"he\.tif' has YCBCR colours"):
+            open_tiff(path)
+    cyan = np.concatenate([rgb(128, 128), rgb(128, 128)[..., :1]], axis=2)
+    tifffile.imwrite(path, cyan, photometric="separated", tile=(64, 64))
+    with pytest.raises(UnsupportedColoursError, match="has SEPARATED colours"):
+        open_tiff(path)
+
+
+def test_what_aperio_says_of_its_own_colours_is_not_believed(tmp_path):
+    path = tmp_path / "he.tif"
+    tifffile.imwrite(path, rgb(128, 128), photometric="rgb", tile=(64, 64), compression="jpeg2000")
+    for compression, fine in ((33005, True), (33003, False)):
+        with tifffile.TiffFile(path, mode="r+b") as tif:
+            tif.pages[0].tags["Compression"].overwrite(compression)
+        if fine:
+            assert open_tiff(path).levels[0].shape == (3, 128, 128)
+        else:
+            with pytest.raises(UnsupportedColoursError, match="YCBCR"):
+                open_tiff(path)
+
+
+def test_a_damaged_file_is_named_with_its_tile(tmp_path):
+    path = tmp_path / "he.tif"
+    tifffile.imwrite(path, rgb(256, 256), photometric="rgb", tile=(64, 64), compression="deflate")
+    level = TiffLevel(path, 0, 0)
+    with path.open("r+b") as file:
+        file.seek(level.pages[0].dataoffsets[5])
+        file.write(b"\0" * 100)
+    level.read(0, 64, 0, 256)
+    with pytest.raises(OSError, match=r"he\.tif' is damaged: tile 5 of level 0 cannot be decoded"):
+        level.read(64, 128, 64, 128)
+    with path.open("r+b") as file:
+        file.truncate(level.pages[0].dataoffsets[15] + 3)
+    with pytest.raises(OSError, match=r"he\.tif' is cut short: tile 15 should have \d+ bytes, 3 are there"):
+        level.read(200, 256, 200, 256)
+
+
+def test_pixels_without_compression_are_mapped_not_read(tmp_path, monkeypatch):
+    """A strip of the whole image: a corner of it needs no more than a corner."""
+    tifffile.imwrite(tmp_path / "a.tif", rgb(300, 200), photometric="rgb")
+    level = TiffLevel(tmp_path / "a.tif", 0, 0)
+    monkeypatch.setattr(TiffLevel, "segment", None)
+    np.testing.assert_array_equal(level.read(280, 300, 190, 200), rgb(300, 200)[280:, 190:])
+    assert level.mapped[0].base is not None
+
+
+def test_no_tiff_is_told_from_a_tiff_that_is_no_image(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"not a tiff at all")
+    with pytest.raises(NotTiffError):
+        open_tiff(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "z.ome.tif", np.zeros((5, 64, 64), np.uint8), metadata={"axes": "ZYX"})
+    with pytest.raises(ValueError, match="axes ZYX") as caught:
+        open_tiff(tmp_path / "z.ome.tif")
+    assert not isinstance(caught.value, NotTiffError)

@@ -136,7 +136,8 @@ def sdata():
     ]
     ids = np.array([f"cell{i:02d}" for i in range(60)])
     shapes = gpd.GeoDataFrame({"cell_id": ids}, geometry=polygons)
-    image = rng.integers(0, 255, (3, HEIGHT, WIDTH), dtype=np.uint8)
+    stain = np.array([170, 110, 160])[:, None, None]  # noise of all colours would be taken for ink
+    image = np.clip(rng.normal(stain, 25, (3, HEIGHT, WIDTH)), 0, 255).astype(np.uint8)
     to_global = Scale([PX_PER_UM, PX_PER_UM], axes=("x", "y"))
     placed = Sequence([Affine(TO_UM, input_axes=("x", "y"), output_axes=("x", "y")), to_global])
     order = rng.permutation(60)

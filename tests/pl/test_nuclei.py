@@ -3,12 +3,13 @@ import pandas as pd
 import pytest
 
 from lemon_sc import pl
+from lemon_sc._core.keys import QC_CATEGORIES
 from lemon_sc.pl._nuclei import choose, quantile_bins, span
 
 
 def rows_of(adata, **kwargs):
     given = {"by": None, "gene": None, "dim": None, "use_rep": "X_lemon", "layer": None, "n": 12, "rng": 0}
-    return choose(adata, **{**given, **kwargs})
+    return choose(adata, **{**given, "has_image": False, **kwargs})
 
 
 def test_categories_show_their_own_usable_cells(adata):
@@ -20,6 +21,37 @@ def test_categories_show_their_own_usable_cells(adata):
         assert count == f"{len(members)} nuclei"
         assert set(adata.obs_names[g.rows]) <= set(members)
         assert len(set(g.rows)) == min(7, len(members))
+
+
+@pytest.fixture
+def flagged(adata):
+    """The table with verdicts of every kind: what lies outside the image has no pixels at all."""
+    verdict = np.array(["ok", "pen", "blank", "border", "no_nucleus", "outside_image"])[np.arange(300) % 6]
+    adata.obs["nucleus_qc"] = pd.Categorical(verdict, categories=QC_CATEGORIES)
+    return adata
+
+
+@pytest.mark.parametrize("has_image", [True, False])
+def test_verdicts_show_what_was_flagged(flagged, has_image):
+    gallery = rows_of(flagged, by="nucleus_qc", n=9, has_image=has_image)
+    expected = ["ok", "border", "blank", "pen"] if has_image else ["ok", "blank", "pen"]
+    assert [g.label for g in gallery] == [f"{name}\n50 nuclei" for name in expected]
+    for name, g in zip(expected, gallery, strict=True):
+        assert len(g.rows) == 9
+        assert (flagged.obs["nucleus_qc"].iloc[g.rows] == name).all()
+
+
+def test_other_columns_show_usable_nuclei_only(flagged):
+    for by in ("cell_type", "area"):
+        for g in rows_of(flagged, by=by):
+            assert (flagged.obs["nucleus_qc"].iloc[g.rows] == "ok").all()
+
+
+def test_verdicts_can_be_drawn_where_no_nucleus_is_usable(flagged, asked):
+    pen = flagged[flagged.obs["nucleus_qc"] == "pen"].copy()
+    ax = pl.nuclei(pen, by="nucleus_qc", n=4)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["pen\n50 nuclei"]
+    assert len(ax.images) == 4
 
 
 def test_category_colors_are_scanpys_where_stored(adata):

@@ -6,7 +6,7 @@ from lemon_sc import pl
 def test_bars_are_the_counts(adata):
     ax = pl.nucleus_qc(adata)
     ok = int((adata.obs["nucleus_qc"] == "ok").sum())
-    assert [bar.get_width() for bar in ax.patches] == [ok, 0, 0, 300 - ok, 0, 0]
+    assert [bar.get_width() for bar in ax.patches] == [ok, 0, 0, 300 - ok, 0, 0, 0, 0, 0]
     assert [t.get_text() for t in ax.get_yticklabels()][:4] == ["ok", "no nucleus", "outside image", "border"]
     assert [t.get_text() for t in ax.texts][0] == f"{ok} ({ok / 300:.1%})"
 

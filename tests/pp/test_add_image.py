@@ -107,9 +107,9 @@ def test_an_alignment_that_contradicts_the_file_is_noticed(bare, tmp_path):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((50, 60, 4), np.uint8), "has 4 channels"),
-        (np.zeros((50, 60, 3), np.uint16), "uint16"),
-        (np.zeros((50, 60), np.uint8), "has 1 channel"),
+        (np.zeros((50, 60, 4), np.uint8), "The array passed as `image` has 4 channels; .* Leave the alpha channel out"),
+        (np.zeros((50, 60, 3), np.uint16), "The array passed as `image` is uint16; an H&E is uint8"),
+        (np.zeros((50, 60), np.uint8), "The array passed as `image` has 1 channel; an H&E has 3"),
         (np.zeros((50, 60, 70), np.uint8), "colours along the first or the last axis"),
         (np.zeros((3, 60, 3), np.uint8), "colours along the first or the last axis"),
         ("none.tif", "No image at 'none.tif'"),
@@ -122,6 +122,41 @@ def test_bad_images_change_nothing(bare, image, message):
         lm.pp.add_image(sdata, image, alignment=matrix)
     assert list(sdata.images) == []
     assert sdata.attrs == {}
+
+
+def test_a_file_that_is_no_rgb_is_named(bare, tmp_path):
+    sdata, pixels, matrix, _ = bare
+    path = tmp_path / "he.tif"
+    for image, message in (
+        (np.concatenate([pixels, pixels[..., :1]], axis=2), "has 4 channels.*an H&E has 3"),
+        (pixels.astype(np.uint16), "is uint16"),
+    ):
+        tifffile.imwrite(path, image, photometric="rgb", tile=(64, 64))
+        with pytest.raises(ValueError, match=rf"'.*he\.tif' {message}"):
+            lm.pp.add_image(sdata, path, alignment=matrix)
+    assert list(sdata.images) == []
+
+
+@pytest.mark.parametrize("name", ["table", "nucleus_boundaries", "Table"])
+def test_the_name_of_another_element_is_refused(bare, name):
+    sdata, pixels, matrix, _ = bare
+    kind = "shapes" if name == "nucleus_boundaries" else "tables"
+    message = rf"`key_added` must be a name of its own.*got '{name}'. There is `sdata.{kind}\['{name.lower()}'\]`"
+    with pytest.raises(ValueError, match=message):
+        lm.pp.add_image(sdata, pixels, alignment=matrix, key_added=name)
+    assert list(sdata.images) == []
+    assert sdata.attrs == {}
+
+
+@pytest.mark.filterwarnings("ignore:Key `he_image` already exists")
+def test_an_image_is_replaced_by_one_of_its_name_but_not_of_another_case(bare):
+    sdata, pixels, matrix, crops = bare
+    lm.pp.add_image(sdata, 255 - pixels, alignment=matrix)
+    lm.pp.add_image(sdata, pixels, alignment=matrix)
+    lm.pp.extract_nuclei(sdata, store="memory")
+    np.testing.assert_array_equal(sdata["table"].obsm["nuclei"], crops)
+    with pytest.raises(ValueError, match=r"There is `sdata.images\['he_image'\]`"):
+        lm.pp.add_image(sdata, pixels, alignment=matrix, key_added="HE_image")
 
 
 def test_bad_folders(bare, tmp_path):

@@ -78,7 +78,7 @@ def test_what_is_written(scene):
     lm.pp.extract_nuclei(sdata)
     table = sdata["table"]
     assert list(table.obs["nucleus_qc"].cat.categories) == [
-        "ok", "no_nucleus", "outside_image", "border", "blank", "blurred",
+        "ok", "no_nucleus", "outside_image", "border", "blank", "off_tissue", "pen", "saturated", "blurred",
     ]  # fmt: skip
     assert (table.obs["n_nuclei"] == 1).all()
     own = sdata["nucleus_boundaries"]["cell_id"].loc[table.obs["nucleus_id"].astype(int)]
@@ -86,7 +86,7 @@ def test_what_is_written(scene):
     record = table.uns["lemon_sc"]["nuclei"]
     assert record["mpp"] == pytest.approx([0.2738, 0.2738], rel=0.002)
     assert record["mirrored"]
-    assert record["counts"]["ok"] == table.n_obs
+    assert "counts" not in record, "streaming adds verdicts, so counts would go stale"
     assert "nuclei" not in table.obsm
 
 
@@ -211,6 +211,139 @@ def test_glass_and_defocus_are_marked(scene):
     assert np.isnan(sdata["table"].obsm["X_lemon"][[4, 9]]).all()
 
 
+INK = {"green": (0.3, 0.8, 0.45), "blue": (0.2, 0.35, 0.9), "red": (0.85, 0.15, 0.2), "black": (0.1, 0.1, 0.1)}
+
+
+@pytest.fixture
+def spoilt(scene):
+    """The scene in stain colours, with a fault planted on ten of its nuclei; and the verdicts that are right."""
+    sdata, xy = scene
+    grey = np.asarray(sdata["he_image"].data).astype(float)[0]
+    dark = (240 - grey) / 180
+    pixels = 228 - dark * np.array([120, 150, 85])[:, None, None]  # a pale ground that is tissue, not glass
+    pixels[1] -= 50
+    pixels += np.random.default_rng(0).normal(0, 6, pixels.shape[1:])
+    expected = np.full(len(xy), "ok", dtype=object)
+
+    def window(i, half=45):
+        x, y = xy[i].astype(int)
+        return np.s_[:, max(y - half, 0) : y + half, max(x - half, 0) : x + half]
+
+    yy, xx = np.mgrid[: pixels.shape[1], : pixels.shape[2]] + 0.5
+    for i, name in enumerate(["blank", "off_tissue", "saturated", "blurred", *["pen"] * 4]):
+        at = window(i)
+        if name == "blank":
+            pixels[at] = 238
+        elif name == "off_tissue":
+            pixels[:, np.hypot(xx - xy[i, 0], yy - xy[i, 1]) < 3.5 / 0.2738] = 238
+        elif name == "saturated":
+            pixels[at] = np.clip(pixels[at] * 1.4, 0, 255)
+        elif name == "blurred":
+            pixels[at] = gaussian_filter(pixels[at], (0, 8, 8))
+        else:
+            pixels[at] *= np.array(list(INK.values())[i - 4])[:, None, None]
+        expected[i] = name
+    sdata["he_image"].data = da.from_array(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    return sdata, expected
+
+
+def test_each_fault_gets_its_verdict(spoilt):
+    sdata, expected = spoilt
+    lm.pp.extract_nuclei(sdata, store="memory")
+    assert sdata["table"].obs["nucleus_qc"].tolist() == expected.tolist()
+
+
+def colour(crops):
+    """Stands for a model."""
+    return crops.reshape(len(crops), -1)[:, :3].astype(np.float32)
+
+
+def model_of(size_px, mpp):
+    """An encoder that wants crops of another size or scale."""
+    return colour, lm.models.ModelCard(name="colour", dim=3, input_px=size_px, mpp=mpp, license="MIT")
+
+
+@pytest.mark.parametrize(
+    ("size_px", "store", "wanted"),
+    [
+        (40, "memory", (40, 0.25)),
+        (60, "memory", (40, 0.25)),
+        (40, "path", (40, 0.25)),
+        (60, "path", (60, 0.25)),
+        (24, "memory", (24, 0.25)),
+        (40, None, (40, 0.25)),
+        (60, None, (40, 0.25)),
+        (40, None, (60, 0.25)),
+        (40, None, (32, 0.25)),
+        (40, None, (20, 0.5)),
+    ],
+)
+def test_verdicts_do_not_depend_on_where_crops_are_kept_nor_on_their_size(spoilt, tmp_path, size_px, store, wanted):
+    sdata, expected = spoilt
+    lm.pp.extract_nuclei(sdata, size_px=size_px, store=tmp_path / "c.zarr" if store == "path" else store)
+    if store is None:
+        assert (sdata["table"].obs["nucleus_qc"] == "ok").all(), "geometry alone cannot know"
+    lm.tl.embed(sdata, model=model_of(*wanted))
+    assert sdata["table"].obs["nucleus_qc"].tolist() == expected.tolist()
+    np.testing.assert_array_equal(np.isnan(sdata["table"].obsm["X_lemon"]).any(axis=1), expected != "ok")
+
+
+@pytest.mark.parametrize("store", ["memory", None])
+def test_a_cell_whose_nuclei_are_averaged_gets_the_gravest_verdict(spoilt, store):
+    """The smaller nuclei lie 8 um away, most of them outside the faults; two are moved into them."""
+    sdata, expected = spoilt
+    cells = sdata["table"].obs["cell_id"].to_numpy()
+    into = {cells[10]: 4, cells[11]: 0, cells[3]: 0}  # an ok cell into pen, one onto glass, a blurred one onto glass
+    um = sdata["table"].obsm["spatial"]
+    more = add_nuclei(sdata, list(into), shift=(0.0, 0.0))
+    shapes = sdata["nucleus_boundaries"]
+    for index, cell in zip(more.index, more["cell_id"], strict=True):
+        shapes.loc[index, "geometry"] = shapely.affinity.translate(
+            shapes.loc[index, "geometry"], *(um[into[cell]] - um[np.flatnonzero(cells == cell)[0]])
+        )
+    lm.pp.extract_nuclei(sdata, multiple="mean", store=store)
+    lm.tl.embed(sdata)
+    expected[[10, 11, 3]] = ["pen", "blank", "blank"]
+    assert sdata["table"].obs["nucleus_qc"].tolist() == expected.tolist()
+    lm.pp.extract_nuclei(sdata, multiple="largest", store="memory")
+    assert sdata["table"].obs["nucleus_qc"].iloc[[10, 11, 3]].tolist() == ["ok", "ok", "blurred"]
+
+
+def test_crowding_is_the_share_of_the_window_nearer_to_another_nucleus(scene):
+    """All other nuclei count, also those of the same cell and those of no cell."""
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata)
+    obs = sdata["table"].obs
+    assert (obs["nucleus_crowding"] == 0).all(), "21 um apart"
+    assert not obs["nucleus_crowded"].any()
+    more = add_nuclei(sdata, ["cell003", "cell011"], shift=(1.0, 0.0)).set_index("cell_id")
+    record = sdata["table"].uns["lemon_sc"]["nuclei"]
+    lm.pp.extract_nuclei(sdata)
+    crowding = sdata["table"].obs.set_index("cell_id")["nucleus_crowding"]
+    at = ((np.arange(20) + 0.5) / 20 - 0.5) * 10
+    for cell, nucleus in more.geometry.items():
+        centre = sdata["table"].obsm["nucleus_xy"][sdata["table"].obs["cell_id"] == cell][0]
+        other = np.asarray(record["affine"])[:2] @ [nucleus.centroid.x, nucleus.centroid.y, 1]
+        towards = (other - centre) * record["mpp"]  # um along the axes of the image
+        beyond = np.add.outer(at * towards[1], at * towards[0]) > towards @ towards / 2
+        assert crowding[cell] == pytest.approx(beyond.mean(), abs=1e-6)
+        assert 0.3 < crowding[cell] < 0.5
+    assert (crowding.drop(more.index) == 0).all()
+
+
+def test_crowded_is_more_than_half(scene):
+    sdata, _ = scene
+    for k, shift in enumerate([(2.0, 0.0), (-2.0, 0.0), (0.0, 2.0)]):
+        more = add_nuclei(sdata, ["cell003"], shift=shift).set_axis([2000 + k])
+        shapes = sdata["nucleus_boundaries"]
+        shapes.index = np.where(shapes.index == 1001, more.index[0], shapes.index)
+        shapes.loc[more.index, "cell_id"] = f"nobody{k}"
+    lm.pp.extract_nuclei(sdata)
+    obs = sdata["table"].obs.set_index("cell_id")
+    assert obs.index[obs["nucleus_crowded"]].tolist() == ["cell003"]
+    assert 0.5 < obs.loc["cell003", "nucleus_crowding"] < 1
+
+
 def test_label_images_points_and_circles_give_the_same_centres(scene):
     sdata, xy = scene
     order = sdata["table"].obs["cell_labels"].to_numpy()
@@ -252,14 +385,85 @@ def test_masks_follow_the_outline_through_the_affine(scene):
     np.testing.assert_array_equal(read_crops(sdata, np.arange(25))[0], masked["nucleus"])
 
 
+def test_whole_nucleus_and_ring_are_cut_alike(spoilt):
+    """Centres and verdicts are the same for all three, and every pixel is in one of the two parts."""
+    sdata, expected = spoilt
+    seen = {}
+    for mask in (None, "nucleus", "ring"):
+        lm.pp.extract_nuclei(sdata, store="memory", mask=mask)
+        table = sdata["table"]
+        assert table.obs["nucleus_qc"].tolist() == expected.tolist()
+        seen[mask] = table.obsm["nuclei"].copy(), table.obsm["nucleus_xy"].copy()
+    np.testing.assert_array_equal(seen["nucleus"][1], seen[None][1])
+    np.testing.assert_array_equal(seen["ring"][1], seen[None][1])
+    whole, nucleus, ring = (seen[mask][0].astype(int) for mask in (None, "nucleus", "ring"))
+    np.testing.assert_array_equal(nucleus + ring, whole + 255)
+
+
+def test_the_nucleus_tells_its_area_better_than_its_surroundings_do():
+    """Planted: the gene follows the area of the nucleus. The ring shows that area only as a white hole."""
+    sdata = lm.datasets.phantom(n_cells=300)
+    made, scores = [], {}
+    for mask in ("nucleus", "ring"):
+        lm.pp.extract_nuclei(sdata, mask=mask)
+        lm.tl.embed(sdata, key_added=f"X_{mask}")
+        adata = sdata["table"]
+        made.append(adata.obsm["nucleus_xy"].copy())
+        lm.tl.probe(adata, use_rep=f"X_{mask}", target=["AREA1"], key_added=mask)
+        scores[mask] = adata.uns["lemon_sc"]["probe"][mask]["summary"].loc["AREA1", "pcc"]
+    np.testing.assert_array_equal(*made)
+    assert scores["nucleus"] > 0.6
+    assert scores["nucleus"] > scores["ring"] + 0.05
+
+
+@pytest.mark.parametrize("store", [None, "path", "memory"])
+def test_flagged_nuclei_can_be_looked_at(spoilt, tmp_path, store):
+    from lemon_sc._objects.nuclei import read_crops
+
+    sdata, expected = spoilt
+    lm.pp.extract_nuclei(sdata, store="memory")
+    kept = sdata["table"].obsm["nuclei"].copy()
+    lm.pp.extract_nuclei(sdata, store=tmp_path / "c.zarr" if store == "path" else store)
+    lm.tl.embed(sdata)
+    rows = np.r_[np.flatnonzero(expected != "ok"), 12, 0, 0]
+    np.testing.assert_array_equal(read_crops(sdata, rows)[0], kept[rows])
+
+
+def test_nuclei_at_the_border_are_padded_with_white():
+    from lemon_sc._objects.nuclei import read_crops
+
+    sdata, xy = blob_scene(place(0.25), side=3)
+    lm.pp.extract_nuclei(sdata, store="memory")
+    whole = sdata["table"].obsm["nuclei"].copy()
+    width = int(np.sort(xy[:, 0])[5]) + 3  # cuts through the second column of nuclei
+    sdata.images["he_image"] = sdata["he_image"].isel(x=slice(0, width))
+    lm.pp.extract_nuclei(sdata, store="memory")
+    table = sdata["table"]
+    rows = np.flatnonzero(table.obs["nucleus_qc"] == "border")
+    assert len(rows)
+    crops, _ = read_crops(sdata, rows)
+    for row, crop in zip(rows, crops, strict=True):
+        here = xy[row, 0] - 20 + np.arange(40) + 0.5 < width
+        assert (crop[:, ~here] == 255).all()
+        assert 0 < here.sum() < 40
+        np.testing.assert_array_equal(
+            crop[:, here][:, :-2], whole[row][:, here][:, :-2]
+        )  # beyond, the kernel reaches out
+    with pytest.raises(ValueError, match="`rows` must name cells whose nucleus can be shown.*border"):
+        read_crops(table, rows)
+    gone = np.flatnonzero(table.obs["nucleus_qc"] == "outside_image")
+    with pytest.raises(ValueError, match="can be shown.*outside_image"):
+        read_crops(sdata, gone[:1])
+
+
 def test_the_real_xenium_crop(xenium_outs):
     """Counts known from the bundle: a 40 px window lies inside the H&E for 107 nuclei, a 60 px one for 97."""
     spatialdata_io = pytest.importorskip("spatialdata_io")
     sdata = spatialdata_io.xenium(xenium_outs, transcripts=False)
     for size, n in ((40, 107), (60, 97)):
         lm.pp.extract_nuclei(sdata, store="memory", size_px=size)
-        counts = sdata["table"].uns["lemon_sc"]["nuclei"]["counts"]
-        assert counts == {"ok": n, "no_nucleus": 2, "outside_image": 0, "border": 120 - n, "blank": 0, "blurred": 0}
+        counts = sdata["table"].obs["nucleus_qc"].value_counts()
+        assert counts[counts > 0].to_dict() == {"ok": n, "no_nucleus": 2, "border": 120 - n}
     assert sdata["table"].uns["lemon_sc"]["nuclei"]["mpp"] == pytest.approx([0.3639, 0.3639], abs=5e-5)
     dark = 255.0 - sdata["table"].obsm["nuclei"][(sdata["table"].obs["nucleus_qc"] == "ok").to_numpy()][..., 0]
     mean = dark.mean(axis=0)
@@ -386,12 +590,12 @@ def test_a_mask_does_not_hide_defocus(scene, mask):
     sdata, _ = scene
     soft = gaussian_filter(np.asarray(sdata["he_image"].data), (0, 14, 14))
     sdata["he_image"].data = da.from_array(soft)
-    counts = []
+    found = []
     for option in (None, mask):
         lm.pp.extract_nuclei(sdata, store="memory", mask=option)
-        counts.append(sdata["table"].uns["lemon_sc"]["nuclei"]["counts"])
-    assert counts[0] == counts[1]
-    assert counts[0]["blurred"] + counts[0]["blank"] > 20
+        found.append(sdata["table"].obs["nucleus_qc"].tolist())
+    assert found[0] == found[1]
+    assert found[0].count("blurred") + found[0].count("blank") > 20
 
 
 def test_a_table_of_the_users_is_not_replaced(scene):
@@ -406,9 +610,10 @@ def test_embeddings_of_an_earlier_extraction_are_pointed_out(scene, caplog):
     sdata, _ = scene
     lm.pp.extract_nuclei(sdata)
     lm.tl.embed(sdata)
-    assert "earlier extraction" not in caplog.text
+    assert "out of date" not in caplog.text
     lm.pp.extract_nuclei(sdata, mask="nucleus")
-    assert "['X_lemon'] were made from an earlier extraction" in caplog.text
+    assert "X_lemon" in caplog.text
+    assert "mask: '' -> 'nucleus'" in caplog.text
 
 
 def test_the_store_is_replaced_and_stale_crops_are_dropped(scene, tmp_path):

@@ -174,8 +174,11 @@ BAD = [
     ({"layer": "nope"}, MissingKeyError, "`adata.layers`"),
     ({"layer": "holes"}, ValueError, "Expression must be finite"),
     ({"use_rep": "gone"}, ValueError, r"No row of `adata.obsm\['gone'\]`"),
-    ({"use_rep": "few"}, ValueError, "`k` must be between 1 and 9 for 10 cells, got 15"),
-    ({"n_perms": 0}, ValueError, "`n_perms` must be None or an int >= 1"),
+    ({"use_rep": "few"}, ValueError, "15 nearest neighbours needs more than 15 cells, but only 10 have an embedding"),
+    ({"use_rep": "same"}, ValueError, "the same for all 300 cells"),
+    ({"n_perms": 0}, ValueError, "`n_perms` must be None or an int >= 1, got 0"),
+    ({"n_perms": 2.5}, ValueError, "`n_perms` must be None or an int >= 1, got 2.5"),
+    ({"n_perms": True}, ValueError, "`n_perms` must be None or an int >= 1, got True"),
     ({"key_added": "a/b"}, ValueError, "`key_added` must hold only"),
     ({"rng": 0.5}, ValueError, "`rng` must be an int"),
 ]
@@ -186,6 +189,7 @@ def spoilt():
     adata.obsp["negative"] = -adata.obsp["spatial_connectivities"]
     adata.obsp["empty"] = sparse.csr_matrix((300, 300))
     adata.obsm["gone"] = np.full((300, 2), np.nan)
+    adata.obsm["same"] = np.ones((300, 2))
     adata.obsm["few"] = np.where(np.arange(300)[:, None] < 10, adata.obsm["spatial"], np.nan)
     adata.layers["holes"] = adata.X.copy()
     adata.layers["holes"][3, 1] = np.inf

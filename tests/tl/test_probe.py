@@ -252,6 +252,12 @@ BAD = [
     ({"target": ["A", "EPCAN"]}, MissingKeyError, r"'EPCAN' not found in `adata.var_names`.*Did you mean 'EPCAM'"),
     ({"target": ["A", "A"]}, ValueError, "name each gene once"),
     ({"target": []}, ValueError, "non-empty"),
+    ({"target": None}, ValueError, '`target` must be "genes", a gene, a list of genes, or a column .* got None'),
+    ({"target": 3}, ValueError, "`target` must be .* got 3"),
+    ({"target": ["A", None]}, ValueError, r"`target` must be .* got \['A', None\]"),
+    ({"target": {"A", "B"}}, ValueError, "`target` must be .* a list of genes"),  # a set has no order
+    ({"groups": 3}, ValueError, "`groups` must be the name of a column of `adata.obs`, got 3"),
+    ({"groups": ["slide"]}, ValueError, r"`groups` must be the name of a column of `adata.obs`, got \['slide'\]"),
     ({"groups": "slid"}, MissingKeyError, r"not found in `adata.obs`.*Did you mean 'slide'"),
     ({"groups": "one"}, ValueError, "at least two groups"),
     ({"groups": "id"}, ValueError, "is this column an identifier"),
@@ -261,6 +267,7 @@ BAD = [
     ({"predictions": "X_lemon"}, ValueError, "`predictions` must not be the key of an input"),
     ({"use_rep": "gone"}, ValueError, r"No row of `adata.obsm\['gone'\]` \(600, 4\) is free of NaN"),
     ({"rng": -1}, ValueError, "`rng` must be an int >= 0"),
+    ({"layer": "text"}, ValueError, r"Expression must be numbers, got object in adata.layers\['text'\]"),
     ({"layer": "holes"}, ValueError, r"Expression must be finite.*1 genes: \['B'\]"),
     ({"layer": "sparse_holes"}, ValueError, r"Expression must be finite.*1 genes: \['B'\]"),
 ]
@@ -273,6 +280,7 @@ def test_bad_input_says_so_and_changes_nothing(arguments, error, match):
     adata.obs["one"], adata.obs["id"] = "s", adata.obs_names
     adata.obsm["gone"] = np.full((600, 4), np.nan)
     adata.layers["counts"] = np.ones((600, 3))
+    adata.layers["text"] = adata.X.astype(object)
     adata.layers["holes"] = adata.X.copy()
     adata.layers["holes"][3, 1] = np.nan
     adata.layers["sparse_holes"] = sparse.csr_matrix(adata.layers["holes"])
@@ -293,6 +301,36 @@ def test_panels_that_do_not_intersect():
     outer = ad.concat([a, b], join="outer", index_unique="-", fill_value=np.nan)
     with pytest.raises(ValueError, match=r"finite, found NaN or infinite values in 6 genes.*concat\(join='inner'\)"):
         probe(outer, groups="slide")
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_too_few_cells_for_blocks(n):
+    with pytest.raises(ValueError, match="need cells at different places, got 1 cells|5 folds need at least 5 blocks"):
+        probe(make(n=n), target="A")
+
+
+def test_too_few_cells_for_a_correlation_are_counted():
+    adata = make(n=80)
+    adata = adata[(adata.obs["slide"] != "s3") | (np.arange(80) < 8)].copy()  # two cells are left of the last slide
+    probe(adata, target=["A", "B"], groups="slide", protocol=ProbeProtocol(n_null=0))
+    assert stored(adata)["groups"]["n_undefined"].tolist() == [0, 0, 0, 2]
+    assert stored(adata)["n_undefined"] == 2
+
+
+def test_names_with_slashes_are_read_and_kept(tmp_path):
+    adata = make()
+    adata.var_names = ["A/x", "B", "C"]
+    adata.obs["sl/ide"] = ["a/b " + s for s in adata.obs["slide"]]
+    del adata.obs["slide"]
+    adata.obsm["X/y"] = adata.obsm["X_lemon"]
+    probe(adata, target=["A/x", "B"], groups="sl/ide", use_rep="X/y")
+    plain = make()
+    probe(plain, target=["A", "B"], groups="slide")
+    np.testing.assert_allclose(stored(adata)["scores"]["pcc"], stored(plain)["scores"]["pcc"])
+    assert list(stored(adata)["genes"]) == ["A/x", "B"]
+    only = ad.AnnData(obs=pd.DataFrame(index=adata.obs_names), uns=adata.uns)
+    only.write_h5ad(tmp_path / "a.h5ad")
+    assert ad.read_h5ad(tmp_path / "a.h5ad").uns["lemon_sc"]["probe"]["probe"]["summary"].index.tolist() == ["A/x", "B"]
 
 
 def test_one_slide_needs_coordinates():

@@ -52,7 +52,8 @@ batch_size
     Crops at once; ``"auto"`` chooses by device. Halved where memory runs out.""",
     "dtype": """\
 dtype
-    ``"auto"`` (bf16 on CUDA devices that have it, else fp32), ``"fp32"`` or ``"bf16"``.""",
+    ``"auto"`` (bf16 on CUDA devices that have it, and for plain ViTs on CPUs with AMX; else fp32), ``"fp32"`` or
+    ``"bf16"``.""",
     "ax": """\
 ax
     Matplotlib axes to draw into; ``None`` makes a new figure.""",

@@ -19,8 +19,17 @@ NUCLEUS_XY: Final = "nucleus_xy"
 NUCLEUS_ID: Final = "nucleus_id"
 """``adata.obs[NUCLEUS_ID]``: id of the nucleus that stands for the cell, as text; empty without a nucleus."""
 
+ENCODER: Final = "_encoder"
+"""``adata.obs[use_rep + ENCODER]``: in words, which encoder made the row from what. Rows that differ do not mix."""
+
 N_NUCLEI: Final = "n_nuclei"
 """``adata.obs[N_NUCLEI]``: how many nuclei the cell has."""
+
+CROWDING: Final = "nucleus_crowding"
+"""``adata.obs[CROWDING]``: share of the crop that lies nearer to another nucleus; NaN without a nucleus."""
+
+CROWDED: Final = "nucleus_crowded"
+"""``adata.obs[CROWDED]``: whether that is more than half."""
 
 NUCLEI: Final = "nuclei"
 """Record of `pp.extract_nuclei` in ``uns[UNS]``, and ``adata.obsm[NUCLEI]`` when crops are kept in memory."""
@@ -45,5 +54,10 @@ QC_NO_NUCLEUS: Final = "no_nucleus"
 QC_OUTSIDE: Final = "outside_image"
 QC_BORDER: Final = "border"
 QC_BLANK: Final = "blank"
+QC_OFF_TISSUE: Final = "off_tissue"
+QC_PEN: Final = "pen"
+QC_SATURATED: Final = "saturated"
 QC_BLURRED: Final = "blurred"
-QC_CATEGORIES: Final = (QC_OK, QC_NO_NUCLEUS, QC_OUTSIDE, QC_BORDER, QC_BLANK, QC_BLURRED)
+QC_FROM_PIXELS: Final = (QC_BLANK, QC_OFF_TISSUE, QC_PEN, QC_SATURATED, QC_BLURRED)
+"""Verdicts that need the crop itself, the first that applies."""
+QC_CATEGORIES: Final = (QC_OK, QC_NO_NUCLEUS, QC_OUTSIDE, QC_BORDER, *QC_FROM_PIXELS)

@@ -12,6 +12,7 @@ import spatialdata as sd
 
 from lemon_sc._core import keys
 from lemon_sc._core.errors import bad_value, missing_key
+from lemon_sc._core.record import warn_if_stale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,11 +49,32 @@ def check_key(name: str, *, parameter: str = "key_added") -> str:
 
 
 def get_rep(adata: ad.AnnData, use_rep: str) -> Matrix:
-    """``adata.obsm[use_rep]`` as a 2-D array, or an error that says what is there."""
+    """``adata.obsm[use_rep]`` as a 2-D array, or an error that says what is there.
+
+    A warning says if the embedding is out of date. Rows that were made differently, as after `anndata.concat`, are an
+    error: their columns do not mean the same.
+    """
     if use_rep not in adata.obsm:
         raise missing_key(use_rep, where="adata.obsm", have=adata.obsm, fix="Run `lm.tl.embed` first.")
     rep = np.asarray(adata.obsm[use_rep])
     if rep.ndim != 2 or not np.issubdtype(rep.dtype, np.number):
         msg = f"`adata.obsm[{use_rep!r}]` must be a numeric 2-D array, got {rep.dtype} with shape {rep.shape}."
         raise ValueError(msg)
+    _check_one_encoder(adata, use_rep)
+    warn_if_stale(adata, keys.EMBED, use_rep)
     return rep
+
+
+def _check_one_encoder(adata: ad.AnnData, use_rep: str) -> None:
+    """Raise if the rows of an embedding say that they were made differently."""
+    column = use_rep + keys.ENCODER
+    if column not in adata.obs:
+        return
+    made = adata.obs[column].dropna().astype(str).value_counts()
+    if len(made) > 1:
+        shown = "; ".join(f"{n} cells: {words}" for words, n in made.items())
+        msg = (
+            f"`adata.obsm[{use_rep!r}]` mixes embeddings that were made differently and cannot be compared ({shown}). "
+            "Embed all slides with the same model and settings, or select the rows of one."
+        )
+        raise ValueError(msg)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lemon_sc._core.log import logger
 from lemon_sc.geometry.affine import transform
 from lemon_sc.geometry.outlines import Centres, label_centres, outline_centres
 from lemon_sc.io.elements import label_blocks
-from lemon_sc.io.join import Join, Labels, join_nuclei
+from lemon_sc.io.ids import IN_PLACE, share_in_place
+from lemon_sc.io.join import Join, join_nuclei
+from lemon_sc.io.sides import Labels, cell_places
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -23,6 +26,9 @@ Multiple = Literal["largest", "mean", "all"]
 MULTIPLE: tuple[str, ...] = ("largest", "mean", "all")
 MOST_NUCLEI = 3
 """More points per cell than this are not nuclei."""
+
+FEW_MATCHED = 0.5
+"""A warning says so if a smaller share of the nuclei belongs to a cell of the table."""
 
 PLAUSIBLE_UM = (2.5, 25.0)
 """Median nucleus diameter outside this range says that the units are not what they are taken for."""
@@ -102,6 +108,7 @@ def collect(sdata: sd.SpatialData, adata: ad.AnnData, scene: Scene, *, shapes_ke
     join = join_nuclei(sdata, adata, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key, labels=labels)
     if scene.kind == "points":
         _check_one_each(join, shapes_key)
+    _warn_doubtful(adata, scene, join, centres.xy)
     own_to_um = scene.px_to_um @ scene.to_pixel
     area_um2 = centres.area * abs(np.linalg.det(own_to_um[:2, :2]))
     check_sizes(area_um2, scene.mpp, shapes_key)
@@ -131,3 +138,27 @@ def _check_one_each(join: Join, shapes_key: str) -> None:
     if median > MOST_NUCLEI:
         msg = f"{shapes_key!r} has {median:.0f} points per cell (median): these are not nuclei. Pass `shapes_key=`."
         raise ValueError(msg)
+
+
+def _warn_doubtful(adata: ad.AnnData, scene: Scene, join: Join, xy: NDArray[np.float64]) -> None:
+    """Say in words what is odd about the pixel size or the join, but may be meant."""
+    if scene.doubt:
+        logger.warning("%s", scene.doubt)
+    matched = join.row >= 0
+    if matched.mean() < FEW_MATCHED:
+        logger.warning(
+            "only %d of %d nuclei belong to one of the %d cells of the table (joined by %s): fine if the table was "
+            "filtered, else see `lm.pp.check_join`",
+            matched.sum(),
+            len(matched),
+            adata.n_obs,
+            join.by,
+        )
+    share = share_in_place(xy, join.row, cell_places(adata))
+    if share < IN_PLACE:
+        logger.warning(
+            'only %.0f %% of the nuclei lie closest to their own cell (`obsm["spatial"]`): the ids that were joined '
+            "(%s) may not mean the same cells; see `lm.pp.check_join`",
+            100 * share,
+            join.by,
+        )

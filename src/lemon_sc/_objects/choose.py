@@ -10,7 +10,9 @@ import numpy as np
 from lemon_sc._core import keys
 from lemon_sc._objects.candidates import Candidates, by_cell, is_first
 from lemon_sc._objects.nuclei import Nuclei
+from lemon_sc.crops.qc import QC_MPP, QC_PX
 from lemon_sc.crops.stream import TARGET_MPP
+from lemon_sc.geometry.crowding import crowding
 from lemon_sc.geometry.windows import inside, window_side
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 class Found:
     """Result of the geometry: one nucleus per cell, further ones, and the verdict on each cell.
 
-    `first` and `further` are positions in the candidates; `qc`, `xy`, `ids` and `n_nuclei` have one row per cell.
+    `first` and `further` are positions in the candidates; `qc`, `xy`, `ids`, `n_nuclei` and `crowding` have one row per
+    cell.
     """
 
     first: NDArray[np.int64]
@@ -33,6 +36,7 @@ class Found:
     xy: NDArray[np.float64]
     ids: NDArray[Any]
     n_nuclei: NDArray[np.int64]
+    crowding: NDArray[np.float64]
 
 
 def choose(candidates: Candidates, *, n_obs: int, scene: Scene, size_px: int, keep_further: bool) -> Found:
@@ -43,6 +47,8 @@ def choose(candidates: Candidates, *, n_obs: int, scene: Scene, size_px: int, ke
     side = window_side(size_px, scene.mpp, TARGET_MPP)
     xy = np.full((n_obs, 2), np.nan)
     xy[row[first]] = candidates.xy[order[first]]
+    own = np.full(n_obs, -1)
+    own[row[first]] = order[first]
     ids = np.full(n_obs, "", dtype=object)
     ids[row[first]] = candidates.join.nucleus_id[order[first]]
     centred = inside(xy, np.zeros(2), scene.image.shape)
@@ -61,6 +67,7 @@ def choose(candidates: Candidates, *, n_obs: int, scene: Scene, size_px: int, ke
         xy=xy,
         ids=ids,
         n_nuclei=np.bincount(row, minlength=n_obs),
+        crowding=crowding(candidates.xy * scene.mpp, own, side=QC_PX * QC_MPP),
     )
 
 

@@ -14,12 +14,14 @@ from lemon_sc._core.errors import bad_value, listing
 from lemon_sc._core.record import read_record
 from lemon_sc._core.table import as_table
 from lemon_sc._objects.outlines import outlines_in_pixels
-from lemon_sc.crops.mask import apply_mask, outline_masks
-from lemon_sc.crops.qc import FOCUS_MPP, find_blank, find_blurred
+from lemon_sc.crops.mask import WHITE, apply_mask, outline_masks
+from lemon_sc.crops.qc import QC_MPP, QC_PX, judge
 from lemon_sc.crops.store import open_store, positions
-from lemon_sc.crops.stream import BLOCK_PX, TARGET_MPP, stream_crops
-from lemon_sc.geometry.windows import inside, window_side
+from lemon_sc.crops.stream import BLOCK_PX, TARGET_MPP, blocks_of, stream_crops
+from lemon_sc.geometry.windows import choose_level, inside, window_side
 from lemon_sc.io.elements import resolve
+from lemon_sc.io.layout import warn_if_slow
+from lemon_sc.io.shards import SHARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,13 +113,15 @@ def stream(
     *,
     size_px: int,
     target_mpp: float,
+    mask: str,
     qc: NDArray[Any] | None = None,
 ) -> tuple[Nuclei, Batches]:
     """Crops straight from the image, for the nuclei whose window lies inside it."""
     scene = scene_of(sdata, record)
+    warn_slow(scene, record["image_key"], len(nuclei), target_mpp=target_mpp)
     whole = inside(nuclei.xy, window_side(size_px, scene.mpp, target_mpp), scene.image.shape)
     nuclei = nuclei.take(whole)
-    return nuclei, cut(scene, nuclei, size_px=size_px, target_mpp=target_mpp, mask=record["mask"], qc=qc)
+    return nuclei, cut(scene, nuclei, size_px=size_px, target_mpp=target_mpp, mask=mask, qc=qc)
 
 
 FEW = 5000
@@ -135,23 +139,48 @@ def cut(
 ) -> Batches:
     """Cut the crops of `nuclei`: (positions in `nuclei`, crops). `mask` is "", "nucleus" or "ring".
 
-    Rows whose crop is blank or out of focus are marked in `qc`, judged before anything is masked.
+    Rows whose crop is of no use are marked in `qc`, judged before anything is masked. Crops that do not hold what is
+    judged, because they are smaller or of another scale, are judged by other ones, cut for that first.
     """
-    outlines = outlines_in_pixels(scene, nuclei.nucleus_id) if mask else None
+    can_tell = np.isclose(target_mpp, QC_MPP) and size_px >= QC_PX and size_px % 2 == 0
+    if qc is not None and not can_tell:
+        for index, crops in _crops(scene, nuclei, size_px=QC_PX, target_mpp=QC_MPP):
+            mark(qc, nuclei.row[index], crops)
+    batches = _crops(scene, nuclei, size_px=size_px, target_mpp=target_mpp)
+    if qc is not None and can_tell:
+        batches = _marked(batches, nuclei, qc)
+    yield from masked(batches, scene, nuclei, mask=mask, target_mpp=target_mpp) if mask else batches
+
+
+def _marked(batches: Batches, nuclei: Nuclei, qc: NDArray[Any]) -> Batches:
+    """Mark crops of no use as they pass."""
+    for index, crops in batches:
+        mark(qc, nuclei.row[index], crops)
+        yield index, crops
+
+
+def masked(batches: Batches, scene: Scene, nuclei: Nuclei, *, mask: str, target_mpp: float = TARGET_MPP) -> Batches:
+    """Crops with all but the nucleus (``"nucleus"``), or the nucleus itself (``"ring"``), whitened."""
+    outlines = outlines_in_pixels(scene, nuclei.nucleus_id)
     scale = (target_mpp / scene.mpp[0], target_mpp / scene.mpp[1])
+    for index, crops in batches:
+        masks = outline_masks(outlines[index], nuclei.xy[index], scale=scale, size_px=crops.shape[1])
+        yield index, apply_mask(crops, masks, "nucleus" if mask == "nucleus" else "ring")
+
+
+def _crops(scene: Scene, nuclei: Nuclei, *, size_px: int, target_mpp: float) -> Batches:
+    """Crops as they are in the image."""
     block_px = BLOCK_PX if len(nuclei) > FEW else BLOCK_PX // 8
-    batches = stream_crops(
+    return stream_crops(
         scene.image, nuclei.xy, mpp=scene.mpp, size_px=size_px, target_mpp=target_mpp, block_px=block_px
     )
-    for index, crops in batches:
-        if qc is not None:
-            first = nuclei.rank[index] == 0
-            flag_crops(qc, nuclei.row[index[first]], crops[first], target_mpp)
-        if outlines is None:
-            yield index, crops
-        else:
-            masks = outline_masks(outlines[index], nuclei.xy[index], scale=scale, size_px=size_px)
-            yield index, apply_mask(crops, masks, "nucleus" if mask == "nucleus" else "ring")
+
+
+def warn_slow(scene: Scene, image_key: str, n_nuclei: int, *, target_mpp: float = TARGET_MPP) -> None:
+    """Say up front if the image, as it is stored, is slow to read."""
+    level = scene.image.levels[choose_level(scene.mpp, scene.image.downsamples, target_mpp)]
+    rows, cols = blocks_of(level, BLOCK_PX if n_nuclei > FEW else BLOCK_PX // 8)
+    warn_if_slow(level, rows.tolist(), cols.tolist(), image_key=image_key)
 
 
 def from_memory(adata: ad.AnnData, record: dict[str, Any], nuclei: Nuclei, *, batch: int = 4096) -> Batches:
@@ -192,8 +221,8 @@ def from_store(adata: ad.AnnData, record: dict[str, Any], nuclei: Nuclei) -> Bat
         )
         raise ValueError(msg)
     if len(nuclei) * 4 < len(target):  # a gallery: a few crops, wherever they lie
-        at = np.flatnonzero(target >= 0)
-        yield target[at], store.read(at)
+        for at in np.array_split(np.flatnonzero(target >= 0), -(-len(found) // SHARD) or 1):
+            yield target[at], store.read(at)
         return
     for at, crops in store.batches(target >= 0):
         yield target[at], crops
@@ -206,6 +235,7 @@ def crop_batches(
     *,
     size_px: int | None = None,
     target_mpp: float = TARGET_MPP,
+    mask: str | None = None,
     qc: NDArray[Any] | None = None,
 ) -> tuple[Nuclei, Batches, str]:
     """Crops of `nuclei`, from wherever they are.
@@ -221,8 +251,10 @@ def crop_batches(
     size_px, target_mpp
         What is wanted; None takes the size of the extraction. Stored crops must be at least as large and at that
         scale.
+    mask
+        "", "nucleus" or "ring"; None takes that of the extraction.
     qc
-        Where crops come from the image: verdict on each row, in which blank and blurred ones are marked.
+        Where crops come from the image: verdict on each row, in which those whose crop is of no use are marked.
 
     Returns
     -------
@@ -231,17 +263,24 @@ def crop_batches(
     record = extraction(adata)
     size = int(record["size_px"]) if size_px is None else size_px
     kept = keys.NUCLEI in adata.obsm or record["store"]
-    if kept and size <= record["size_px"] and np.isclose(target_mpp, record["target_mpp"]):
-        if keys.NUCLEI in adata.obsm:
-            return nuclei, from_memory(adata, record, nuclei), "memory"
-        return nuclei, from_store(adata, record, nuclei), "store"
+    wanted = record["mask"] if mask is None else mask
+    fits = size <= record["size_px"] and np.isclose(target_mpp, record["target_mpp"])
+    if kept and fits and record["mask"] in {"", wanted}:
+        source = "memory" if keys.NUCLEI in adata.obsm else "store"
+        batches = (from_memory if source == "memory" else from_store)(adata, record, nuclei)
+        if wanted != record["mask"]:
+            if not isinstance(data, sd.SpatialData):
+                msg = "A mask follows the outlines of the nuclei. Pass the SpatialData, which holds them."
+                raise ValueError(msg)
+            batches = masked(batches, scene_of(data, record), nuclei, mask=wanted)
+        return nuclei, batches, source
     if not isinstance(data, sd.SpatialData):
         msg = (
             f"The table holds no crops of {size} px at {target_mpp:g} um/px, only where the nuclei lie. Pass the "
             'SpatialData with the image, or keep crops with `lm.pp.extract_nuclei(..., store="memory")` or a path.'
         )
         raise ValueError(msg)
-    nuclei, batches = stream(data, record, nuclei, size_px=size, target_mpp=target_mpp, qc=qc)
+    nuclei, batches = stream(data, record, nuclei, size_px=size, target_mpp=target_mpp, mask=wanted, qc=qc)
     return nuclei, batches, "image"
 
 
@@ -255,7 +294,8 @@ def read_crops(
     data
         SpatialData or table.
     rows
-        Rows of the table, all with ``nucleus_qc == "ok"``.
+        Rows of the table, usable or not. Their window must lie inside the image; of a SpatialData a part of it is
+        enough, and what lies outside is white.
     table_key
         The table of a SpatialData.
 
@@ -265,22 +305,48 @@ def read_crops(
     """
     adata = as_table(data, table_key=table_key)
     record = extraction(adata)
-    nuclei = nuclei_of(adata)
-    nuclei = nuclei.take((nuclei.rank == 0) & np.isin(nuclei.row, rows))
-    at = pd.Index(nuclei.row).get_indexer(rows)
-    if (at < 0).any():
-        unusable = adata.obs_names[np.asarray(rows)[at < 0]].tolist()
-        raise bad_value("rows", must="name cells with a usable nucleus", got=unusable[:5])
+    rows = np.asarray(rows, dtype=np.int64)
+    qc = adata.obs[keys.NUCLEUS_QC].to_numpy(dtype=object)[rows]
+    cut_off = (qc == keys.QC_BORDER) & isinstance(data, sd.SpatialData)
+    hidden = ~(cut_off | np.isin(qc, (keys.QC_OK, *keys.QC_FROM_PIXELS)))
+    if hidden.any():
+        got = [f"{name} ({why})" for name, why in zip(adata.obs_names[rows[hidden]], qc[hidden], strict=True)]
+        raise bad_value("rows", must="name cells whose nucleus can be shown", got=got[:5])
+    nuclei = Nuclei(
+        row=rows,
+        xy=np.asarray(adata.obsm[keys.NUCLEUS_XY], dtype=np.float64)[rows],
+        nucleus_id=adata.obs[keys.NUCLEUS_ID].to_numpy(dtype=object)[rows],
+        rank=np.zeros(len(rows), dtype=np.int64),
+    )
     size = int(record["size_px"])
-    crops = np.zeros((len(nuclei), size, size, 3), dtype=np.uint8)
-    _, batches, _ = crop_batches(data, adata, nuclei)
-    for index, pixels in batches:
-        crops[index] = pixels
-    return crops[at], float(record["target_mpp"])
+    crops = np.zeros((len(rows), size, size, 3), dtype=np.uint8)
+    whole, partial = np.flatnonzero(~cut_off), np.flatnonzero(cut_off)
+    if len(whole):
+        distinct, of = np.unique(rows[whole], return_index=True)  # a store gives each crop once
+        _, batches, _ = crop_batches(data, adata, nuclei.take(whole[of]))
+        found = np.zeros((len(distinct), size, size, 3), dtype=np.uint8)
+        for index, pixels in batches:
+            found[index] = pixels
+        crops[whole] = found[np.searchsorted(distinct, rows[whole])]
+    if len(partial):
+        scene = scene_of(data, record)
+        for index, pixels in cut(scene, nuclei.take(partial), size_px=size, mask=record["mask"]):
+            crops[partial[index]] = whiten_outside(pixels, nuclei.xy[partial[index]], scene)
+    return crops, float(record["target_mpp"])
 
 
-def flag_crops(qc: NDArray[Any], row: NDArray[np.int64], crops: NDArray[np.uint8], mpp: float) -> None:
-    """Mark in `qc` the rows whose crop is blank or out of focus."""
-    if mpp <= FOCUS_MPP:  # a coarser crop cannot tell
-        qc[row[find_blurred(crops, mpp)]] = keys.QC_BLURRED
-    qc[row[find_blank(crops)]] = keys.QC_BLANK
+def whiten_outside(crops: NDArray[np.uint8], xy: NDArray[np.float64], scene: Scene) -> NDArray[np.uint8]:
+    """Crops at `xy`, at the scale of an extraction, with white where there is no image."""
+    at = np.arange(crops.shape[1]) + 0.5 - crops.shape[1] / 2
+    height, width = scene.image.shape
+    x, y = (xy[:, axis, None] + at * TARGET_MPP / scene.mpp[axis] for axis in (0, 1))
+    inside_x, inside_y = (x >= 0) & (x < width), (y >= 0) & (y < height)
+    return np.where((inside_y[:, :, None] & inside_x[:, None, :])[..., None], crops, np.uint8(WHITE))
+
+
+def mark(qc: NDArray[Any], row: NDArray[np.int64], crops: NDArray[np.uint8]) -> None:
+    """Mark in `qc` the rows whose crop is of no use; a cell with several nuclei gets the gravest verdict."""
+    found = judge(crops)
+    for k, name in enumerate(keys.QC_FROM_PIXELS):
+        rows = row[found == name]
+        qc[rows[np.isin(qc[rows], (*keys.QC_FROM_PIXELS[k:], keys.QC_OK))]] = name

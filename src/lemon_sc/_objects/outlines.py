@@ -11,7 +11,7 @@ from spatialdata import to_polygons
 from lemon_sc._core.errors import listing
 from lemon_sc.geometry.affine import transform
 from lemon_sc.geometry.outlines import repair
-from lemon_sc.io.join import as_text
+from lemon_sc.io.ids import as_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

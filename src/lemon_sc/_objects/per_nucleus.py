@@ -13,7 +13,7 @@ from spatialdata.models import TableModel
 
 from lemon_sc._core import keys
 from lemon_sc._objects.candidates import Candidates, by_cell
-from lemon_sc.io.join import ATTRS, CELL_ID
+from lemon_sc.io.ids import ATTRS, CELL_ID
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

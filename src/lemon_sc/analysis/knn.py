@@ -1,4 +1,4 @@
-"""Exact k-nearest-neighbour graph of an embedding."""
+"""Nearest-neighbour graph of an embedding."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
-from sklearn.neighbors import NearestNeighbors
 
 from lemon_sc._core.errors import bad_value
+from lemon_sc._core.log import logger
 from lemon_sc.analysis.correlation import constant_floor
+from lemon_sc.analysis.nearest import nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,12 +27,12 @@ def zscore(x_ND: NDArray[np.floating]) -> NDArray[np.float32]:
     return z.astype(np.float32, copy=False)
 
 
-def knn_graph(x_ND: NDArray[np.floating], *, k: int = 15) -> sparse.csr_matrix:
+def knn_graph(x_ND: NDArray[np.floating], *, k: int = 15, device: str = "auto") -> sparse.csr_matrix:
     """Directed graph from each cell to its `k` nearest others, weights ``1 / k``.
 
-    Euclidean distance on z-scored columns, exact (no approximate index, hence no randomness). A cell is never its own
-    neighbour, also where other cells have the same embedding. The time grows with N^2; for more than a few 100,000
-    cells an approximate graph (`scanpy.pp.neighbors`) is the better input to Moran's I.
+    Euclidean distance on z-scored columns, exact. A cell is never its own neighbour, also where other cells have the
+    same embedding; of cells at the same distance, those with the lower index come first. Memory does not grow with N^2,
+    time does.
 
     Parameters
     ----------
@@ -39,6 +40,8 @@ def knn_graph(x_ND: NDArray[np.floating], *, k: int = 15) -> sparse.csr_matrix:
         Embedding, finite.
     k
         Neighbours per cell, below N.
+    device
+        As for `nearest`.
 
     Returns
     -------
@@ -47,12 +50,33 @@ def knn_graph(x_ND: NDArray[np.floating], *, k: int = 15) -> sparse.csr_matrix:
     Raises
     ------
     ValueError
-        If `k` is not between 1 and N - 1.
+        If there are not more than `k` cells, or all have the same embedding.
     """
     n = len(x_ND)
-    if not 1 <= k < n:
-        raise bad_value("k", must=f"be between 1 and {n - 1} for {n} cells", got=k)
-    nearest = NearestNeighbors(n_neighbors=k).fit(zscore(x_ND))
-    columns = np.sort(nearest.kneighbors(return_distance=False), axis=1)  # without a query: self is left out
+    if k < 1:
+        raise bad_value("k", must="be an int >= 1", got=k)
+    if n <= k:
+        msg = (
+            f"A graph of {k} nearest neighbours needs more than {k} cells, but only {n} have an embedding. "
+            "Use more cells, or pass a graph with fewer neighbours (of `sc.pp.neighbors`, say) as `connectivity_key`."
+        )
+        raise ValueError(msg)
+    z = zscore(x_ND)
+    if not z.any():
+        msg = (
+            f"The embedding is the same for all {n} cells, so that no cell is nearer than another. "
+            "Check the images and the model that it was made with."
+        )
+        raise ValueError(msg)
+    index, distance = nearest(z, k=k, device=device)
+    n_copies = int((distance[:, -1] == 0).sum())
+    if n_copies:
+        logger.warning(
+            "%d of %d cells share their embedding with %d or more others: which of these count as their neighbours is "
+            "arbitrary (the first ones).",
+            n_copies,
+            n,
+            k,
+        )
     data = np.full(n * k, 1.0 / k)
-    return sparse.csr_matrix((data, columns.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
+    return sparse.csr_matrix((data, np.sort(index, axis=1).ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))

@@ -20,7 +20,7 @@ from scipy import sparse, stats
 
 from lemon_sc._core.errors import bad_value
 from lemon_sc._core.log import progress
-from lemon_sc.analysis.correlation import constant_floor
+from lemon_sc.analysis.moran_sums import DenseValues, Pairs, SparseValues
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_BLOCK_BYTES = 64 * 2**20  # one float64 block of variables; about five of this size are alive at a time
+_BLOCK_BYTES = 256 * 2**20  # one float64 block of dense variables; about four of this size are alive at a time
+_ROWS = 65536  # of a dense matrix that are looked at together
+_SPARSE = 0.25  # variables of which at most this part is stored stay sparse
 _TIE = 1e-9  # permuted values this many sds below the observed one are equal to it
 
 _FLAT = 1e-9  # variance of I, as part of its squared mean, that is rounding error
@@ -111,9 +113,10 @@ def morans_i(
     w
         (N, N) weights, used as they are: directed or not, row-normalised or not. Not negative.
     x_NG
-        Values, finite; dense or sparse. Columns are made dense a block at a time.
+        Values, finite; dense or sparse. Variables that are mostly zero are taken all at once and stay sparse, or are
+        made so; the others are taken dense, a block at a time.
     rng
-        Draws the permutations. The result does not depend on the size of the blocks.
+        Draws the permutations. Which they are does not depend on blocks, threads or sparsity.
     n_perms
         Number of permutations P; 0 leaves the permutation null out.
     two_tailed
@@ -126,23 +129,26 @@ def morans_i(
     Raises
     ------
     ValueError
-        If `n_perms` is negative, `w` is no (N, N) matrix with edges or has negative weights, or N < 4.
+        If `n_perms` is no int >= 0, `w` is no (N, N) matrix with edges or has negative weights, or N < 4.
     """
-    n = x_NG.shape[0]
+    n, n_columns = x_NG.shape
     _check(w, n=n, n_perms=n_perms)
     s0, s1, s2 = weight_sums(w)
+    pairs = Pairs.of(w)
     seeds = rng.integers(2**63, size=n_perms)  # a block redraws the same permutations instead of storing them
     expected = -1.0 / (n - 1)
     var_norm = (n**2 * s1 - n * s2 + 3 * s0**2) / ((n - 1) * (n + 1) * s0**2) - expected**2
-    I, var_rand, nulls = [], [], []
-    with progress(total=x_NG.shape[1] * max(n_perms, 1), desc="Moran's I", unit="tests") as bar:
-        for block in _blocks(x_NG):
-            z, kurtosis = _standardise(block)
-            I.append(_statistic(w, z, s0))
-            var_rand.append(_var_rand(kurtosis, n=n, s0=s0, s1=s1, s2=s2) - expected**2)
-            nulls.append(_permute(w, z, s0, observed=I[-1], seeds=seeds, tie=_TIE * np.sqrt(var_norm)))
-            bar.update(block.shape[1] * max(n_perms, 1))
-    I_G, var_rand_G = np.concatenate(I), np.concatenate(var_rand)
+    I_G, var_rand_G = np.empty((2, n_columns))
+    null = _Null(*np.zeros((4, n_columns)))
+    with progress(total=n_columns * max(n_perms, 1), desc="Moran's I", unit="tests") as bar:
+        for columns, values in _blocks(x_NG):
+            I_G[columns] = values.statistic(pairs, np.arange(n))
+            var_rand_G[columns] = _var_rand(values.kurtosis, n=n, s0=s0, s1=s1, s2=s2) - expected**2
+            bar.update(0 if n_perms else len(columns))
+            for seed in seeds:
+                permuted = values.statistic(pairs, np.random.default_rng(seed).permutation(n))
+                null.add(columns, permuted, observed=I_G[columns], tie=_TIE * np.sqrt(var_norm))
+                bar.update(len(columns))
     var_norm_G = np.where(np.isfinite(I_G), var_norm, np.nan)
     return MoranResult(
         I=I_G,
@@ -151,7 +157,7 @@ def morans_i(
         var_rand=var_rand_G,
         pvalue_norm=_normal_p(I_G - expected, var_norm_G, expected, two_tailed=two_tailed),
         pvalue_rand=_normal_p(I_G - expected, var_rand_G, expected, two_tailed=two_tailed),
-        simulated=_summarise(I_G, _Null.join(nulls), n_perms, two_tailed=two_tailed) if n_perms else None,
+        simulated=_summarise(I_G, null, n_perms, two_tailed=two_tailed) if n_perms else None,
     )
 
 
@@ -164,7 +170,7 @@ def benjamini_hochberg(p: Array) -> Array:
     return out
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Null:
     """Running sums over permutations, (G,) each; the permuted values are not kept."""
 
@@ -173,14 +179,16 @@ class _Null:
     total: Array
     squares: Array
 
-    @classmethod
-    def join(cls, parts: list[_Null]) -> _Null:
-        names = ("above", "below", "total", "squares")
-        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
+    def add(self, columns: NDArray[np.intp], permuted: Array, *, observed: Array, tie: float) -> None:
+        """Take one permutation of some variables into the sums."""
+        self.above[columns] += permuted >= observed - tie
+        self.below[columns] += permuted <= observed + tie
+        self.total[columns] += permuted
+        self.squares[columns] += permuted * permuted
 
 
 def _check(w: sparse.csr_matrix, *, n: int, n_perms: int) -> None:
-    if n_perms < 0:
+    if isinstance(n_perms, bool) or not isinstance(n_perms, int | np.integer) or n_perms < 0:
         raise bad_value("n_perms", must="be an int >= 0", got=n_perms)
     if n < 4:
         msg = f"Moran's I needs at least 4 cells, got {n}."
@@ -191,25 +199,34 @@ def _check(w: sparse.csr_matrix, *, n: int, n_perms: int) -> None:
     check_weights(w)
 
 
-def _blocks(x_NG: NDArray[np.floating] | sparse.spmatrix) -> Iterator[Array]:
-    n, n_columns = x_NG.shape
-    width = max(1, _BLOCK_BYTES // (8 * n))
-    source: Any = sparse.csc_matrix(x_NG) if sparse.issparse(x_NG) else x_NG
-    for start in range(0, n_columns, width):
-        part = source[:, start : start + width]
-        yield np.asarray(part.toarray() if sparse.issparse(part) else part, dtype=np.float64)
+def _blocks(
+    x_NG: NDArray[np.floating] | sparse.spmatrix,
+) -> Iterator[tuple[NDArray[np.intp], DenseValues | SparseValues]]:
+    """Variables that are mostly zero, then blocks of the others, each with the columns that they are."""
+    source: Any = x_NG
+    if sparse.issparse(x_NG):
+        source = _as_floats(sparse.csc_matrix(x_NG))
+        if not source.has_canonical_format:
+            source = source.copy()
+            source.sum_duplicates()
+        stored = np.diff(source.indptr)
+    else:
+        stored = sum(np.count_nonzero(source[at : at + _ROWS], axis=0) for at in range(0, len(source), _ROWS))
+    few = stored <= _SPARSE * source.shape[0]
+    if few.any():
+        part = source if few.all() else source[:, few]
+        yield np.flatnonzero(few), SparseValues.of(sparse.csc_matrix(_as_floats(part)))
+    rest = np.flatnonzero(~few)
+    width = max(1, _BLOCK_BYTES // (8 * source.shape[0]))
+    for start in range(0, len(rest), width):
+        columns = rest[start : start + width]
+        part = source[:, columns]
+        yield columns, DenseValues.of(part.toarray() if sparse.issparse(part) else part)
 
 
-def _standardise(x: Array) -> tuple[Array, Array]:
-    """Values with mean 0 and mean square 1, and their fourth moment; NaN where constant."""
-    z = x - x.mean(axis=0)
-    sd = np.sqrt(np.mean(z * z, axis=0))
-    z /= np.where(sd <= constant_floor(x), np.nan, sd)
-    return z, np.mean(np.square(z * z), axis=0)
-
-
-def _statistic(w: sparse.csr_matrix, z: Array, s0: float) -> Array:
-    return np.einsum("ng,ng->g", z, w @ z) / s0
+def _as_floats(x: Any) -> Any:
+    """Float32 as it is; other types, in which sums could overflow, as float64."""
+    return x if x.dtype == np.float32 else x.astype(np.float64, copy=False)
 
 
 def _var_rand(kurtosis: Array, *, n: int, s0: float, s1: float, s2: float) -> Array:
@@ -217,19 +234,6 @@ def _var_rand(kurtosis: Array, *, n: int, s0: float, s1: float, s2: float) -> Ar
     a = n * ((n**2 - 3 * n + 3) * s1 - n * s2 + 3 * s0**2)
     b = kurtosis * ((n**2 - n) * s1 - 2 * n * s2 + 6 * s0**2)
     return (a - b) / ((n - 1) * (n - 2) * (n - 3) * s0**2)
-
-
-def _permute(
-    w: sparse.csr_matrix, z: Array, s0: float, *, observed: Array, seeds: NDArray[np.int64], tie: float
-) -> _Null:
-    above, below, total, squares = np.zeros((4, z.shape[1]))
-    for seed in seeds:
-        value = _statistic(w, z[np.random.default_rng(seed).permutation(len(z))], s0)
-        above += value >= observed - tie
-        below += value <= observed + tie
-        total += value
-        squares += value * value
-    return _Null(above=above, below=below, total=total, squares=squares)
 
 
 def _summarise(I: Array, null: _Null, n_perms: int, *, two_tailed: bool) -> Simulated:

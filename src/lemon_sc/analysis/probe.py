@@ -15,6 +15,7 @@ from lemon_sc._core.errors import bad_value
 from lemon_sc._core.log import progress
 from lemon_sc.analysis import ridge
 from lemon_sc.analysis.correlation import constant_floor, pearson
+from lemon_sc.analysis.threads import threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lemon_sc.analysis.splits import Folds
+    from lemon_sc.analysis.threads import Each
 
     Array = NDArray[np.float64]
 
@@ -162,32 +164,54 @@ def ridge_probe(
     """
     if n_null < 0:
         raise bad_value("n_null", must="be an int >= 0", got=n_null)
+    with threads() as each:
+        used = np.ones((len(folds.names), y_NG.shape[1]), dtype=bool) if used_FG is None else used_FG
+        floors = {"x_floor": constant_floor(x_ND), "y_floor": constant_floor(y_NG)}
+        fits = _Fits(folds=folds, used=used, n_pcs=n_pcs, each=each, **floors)
+        return _probe(x_ND, y_NG, fits, rng=rng, n_null=n_null, alpha=alpha, alphas=alphas)
+
+
+def _probe(
+    x_ND: NDArray[np.floating],
+    y_NG: NDArray[np.floating],
+    fits: _Fits,
+    *,
+    rng: np.random.Generator,
+    n_null: int,
+    alpha: float | str,
+    alphas: Sequence[float],
+) -> ProbeResult:
     part_rng, null_rng = rng.spawn(2)
-    used = np.ones((len(folds.names), y_NG.shape[1]), dtype=bool) if used_FG is None else used_FG
-    fits = _Fits(folds=folds, used=used, n_pcs=n_pcs, x_floor=constant_floor(x_ND), y_floor=constant_floor(y_NG))
+    folds = fits.folds
     centre = ridge.centre_of(x_ND, y_NG)
     rows_of = [np.flatnonzero(folds.codes == f) for f in range(len(folds.names))]
     parts_of = _split_in_parts(rows_of, part_rng) if fits.inside and alpha == "inner" else [[rows] for rows in rows_of]
-    units = [[ridge.moments(x_ND, y_NG, rows, centre) for rows in parts] for parts in parts_of]
+    summed = fits.each(lambda rows: ridge.moments(x_ND, y_NG, rows, centre), [r for parts in parts_of for r in parts])
+    units = [[next(summed) for _ in parts] for parts in parts_of]
     sums = [ridge.add(parts) for parts in units]
     n_features = fits.n_features(sums)
     penalty, how = _penalty(alpha, units, fits, n_features, np.sort(np.asarray(alphas, dtype=np.float64)))
     bases = fits.bases(sums)
 
-    predictions, pcc = np.empty(y_NG.shape), np.empty(used.shape)
-    for f, rows in enumerate(rows_of):
+    def predicted(f: int) -> Array:
         train = fits.train(sums, f)
-        weight = ridge.weights(bases[f], train, [penalty[f]])[0]
-        out = ridge.predict(x_ND, rows, weight, train=train, centre=centre, intercept=alpha != "hest")
-        pcc[f] = np.where(used[f], pearson(y_NG[rows], out), np.nan)
-        predictions[rows] = np.where(used[f], out, np.nan)
-    null = np.empty((n_null, *pcc.shape))
-    for r, shuffle_rng in enumerate(null_rng.spawn(n_null)):
-        shuffled = [
+        weight = ridge.weights(bases[f], train, [penalty[f]])[:, 0]
+        return ridge.predict(x_ND, rows_of[f], weight, train=train, centre=centre, intercept=alpha != "hest")
+
+    def shuffled(shuffle_rng: np.random.Generator) -> Array:
+        mixed = [
             replace(s, xy=ridge.cross_moment(x_ND, y_NG, rows, shuffle_rng.permutation(rows), centre))
             for s, rows in zip(sums, rows_of, strict=True)
         ]
-        null[r] = fits.scores(shuffled, bases, penalty)
+        return fits.scores(mixed, bases, penalty)
+
+    predictions, pcc = np.empty(y_NG.shape), np.empty(fits.used.shape)
+    for f, out in enumerate(fits.each(predicted, range(len(rows_of)))):
+        pcc[f] = np.where(fits.used[f], pearson(y_NG[rows_of[f]], out), np.nan)
+        predictions[rows_of[f]] = np.where(fits.used[f], out, np.nan)
+    null = np.empty((n_null, *pcc.shape))
+    for r, scores in enumerate(fits.each(shuffled, null_rng.spawn(n_null))):
+        null[r] = scores
     return ProbeResult(
         predictions=predictions,
         pcc=pcc,
@@ -195,7 +219,7 @@ def ridge_probe(
         null=null,
         alpha=penalty,
         inner=how,
-        used=used,
+        used=fits.used,
         n_features=n_features,
     )
 
@@ -209,6 +233,7 @@ class _Fits:
     n_pcs: int | None
     x_floor: Array
     y_floor: Array
+    each: Each
 
     @property
     def inside(self) -> bool:
@@ -224,17 +249,18 @@ class _Fits:
 
     def bases(self, sums: list[ridge.Moments]) -> list[ridge.Basis]:
         """One decomposition per fold; folds of one patient share theirs."""
-        of_patient: dict[int, ridge.Basis] = {}
-        for f, patient in enumerate(self.folds.apart.tolist()):
-            if patient not in of_patient:
-                of_patient[patient] = ridge.decompose(self.train(sums, f), self.x_floor, n_pcs=self.n_pcs)
-        return [of_patient[patient] for patient in self.folds.apart.tolist()]
+        _, first, code = np.unique(self.folds.apart, return_index=True, return_inverse=True)
+        made = list(self.each(lambda f: self.basis(self.train(sums, f)), first.tolist()))
+        return [made[i] for i in code.reshape(-1)]
+
+    def basis(self, train: ridge.Moments) -> ridge.Basis:
+        return ridge.decompose(train, self.x_floor, n_pcs=self.n_pcs)
 
     def scores(self, sums: list[ridge.Moments], bases: list[ridge.Basis], penalty: Array) -> Array:
         """(F, G) correlations from sums alone, with the decompositions at hand."""
         out = []
         for f, held_out in enumerate(sums):
-            weight = ridge.weights(bases[f], self.train(sums, f), [penalty[f]])[0]
+            weight = ridge.weights(bases[f], self.train(sums, f), [penalty[f]])[:, 0]
             r = ridge.pearson_from_moments(held_out, weight, self.y_floor)
             out.append(np.where(self.used[f], r, np.nan))
         return np.stack(out)
@@ -269,15 +295,17 @@ def _choose_alpha(units: list[list[ridge.Moments]], fits: _Fits, alphas: Array) 
                 jobs[rest].append((outer, units[f][p]))
     used = {patient: fits.used[f] for f, patient in enumerate(apart)}
     inner_scores: dict[int, list[Array]] = {patient: [] for patient in apart}
-    bar = progress(total=len(jobs), desc="probe: inner folds", unit="fits")
-    for rest, held_out in jobs.items():
+
+    def scored(job: tuple[frozenset[tuple[int, int]], list[tuple[int, ridge.Moments]]]) -> list[Array]:
+        rest, held_out = job
         train = ridge.add(units[f][p] for f, p in sorted(rest))
-        weight_ADG = ridge.weights(ridge.decompose(train, fits.x_floor, n_pcs=fits.n_pcs), train, alphas)
-        for outer, cells in held_out:
-            r_AG = np.stack([ridge.pearson_from_moments(cells, w, fits.y_floor) for w in weight_ADG])
-            inner_scores[outer].append(nanmean(r_AG[:, used[outer]], axis=1))
-        bar.update()
-    bar.close()
+        return ridge.correlations(fits.basis(train), train, [cells for _, cells in held_out], alphas, fits.y_floor)
+
+    with progress(total=len(jobs), desc="probe: inner folds", unit="fits") as bar:
+        for held_out, scores in zip(jobs.values(), fits.each(scored, jobs.items()), strict=True):
+            for (outer, _), r_AG in zip(held_out, scores, strict=True):
+                inner_scores[outer].append(nanmean(r_AG[:, used[outer]], axis=1))
+            bar.update()
     return np.array([_best(inner_scores[patient], alphas) for patient in apart])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from lemon_sc._core.errors import bad_value, one_of
 
@@ -47,14 +49,28 @@ class ProbeProtocol:
         one_of("folds", self.folds, FOLDS)
         if isinstance(self.alpha, str):
             one_of("alpha", self.alpha, PENALTIES)
-        elif isinstance(self.alpha, bool) or not self.alpha > 0:
-            raise bad_value("alpha", must='be "inner", "hest" or a number > 0', got=self.alpha)
-        if not self.c > 0:
-            raise bad_value("c", must="be a number > 0", got=self.c)
-        if self.n_pcs is not None and (not isinstance(self.n_pcs, int) or self.n_pcs < 1):
+        elif not _is_number(self.alpha):
+            raise bad_value("alpha", must='be "inner", "hest" or a finite number > 0', got=self.alpha)
+        if not _is_number(self.c):
+            raise bad_value("c", must="be a finite number > 0", got=self.c)
+        if self.n_pcs is not None and not _is_int(self.n_pcs, least=1):
             raise bad_value("n_pcs", must="be None or an int >= 1", got=self.n_pcs)
-        if not isinstance(self.n_null, int) or self.n_null < 0:
+        if not _is_int(self.n_null, least=0):
             raise bad_value("n_null", must="be an int >= 0", got=self.n_null)
+        if not isinstance(self.train_only, bool):
+            raise bad_value("train_only", must="be True or False", got=self.train_only)
+        for name, value in (("patient_key", self.patient_key), ("pos_label", self.pos_label)):
+            if value is not None and not isinstance(value, str):
+                raise bad_value(name, must="be None or a str", got=value)
+
+
+def _is_int(value: object, *, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def _is_number(value: object) -> bool:
+    """A finite number > 0."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 PROTOCOLS = {"default": ProbeProtocol(), "hest": ProbeProtocol(alpha="hest", n_pcs=256)}

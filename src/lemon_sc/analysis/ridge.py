@@ -10,16 +10,15 @@ Letters of array names: N cells, D features, G targets, A penalties.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import eigh
 
 from lemon_sc.analysis.correlation import MIN_CELLS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +28,7 @@ ALPHAS: tuple[float, ...] = tuple(10.0**e for e in range(-2, 7))
 """Penalties tried, 10^-2 .. 10^6."""
 
 _ROWS = 8192  # rows cast to float64 at a time
+_COLUMNS = 2048  # coefficient vectors, of targets and penalties, held at a time
 _FLAT = 1e-12  # variance of a prediction, as part of its uncentred size, that is rounding error
 
 
@@ -47,6 +47,10 @@ class Moments:
     """(D, G)"""
     yy: Array
     """(G,) sum of squares."""
+
+    def of_targets(self, part: slice) -> Moments:
+        """The sums for some of the targets, without a copy."""
+        return replace(self, y=self.y[part], xy=self.xy[:, part], yy=self.yy[part])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +119,12 @@ def cross_moment(
 def add(parts: Iterable[Moments]) -> Moments:
     """Moments of the union of disjoint sets of cells."""
     first, *rest = parts
-    total = {name: getattr(first, name) for name in ("n", "x", "y", "xx", "xy", "yy")}
+    names = ("x", "y", "xx", "xy", "yy")
+    total = {name: getattr(first, name).copy() for name in names}
     for part in rest:
-        total = {name: value + getattr(part, name) for name, value in total.items()}
-    return Moments(**total)
+        for name in names:
+            total[name] += getattr(part, name)
+    return Moments(n=first.n + sum(part.n for part in rest), **total)
 
 
 def n_components(n_pcs: int | None, *, n_features: int, n_cells: int) -> int:
@@ -147,19 +153,23 @@ def decompose(train: Moments, floor_D: Array, *, n_pcs: int | None = None) -> Ba
     constant = sd <= floor_D
     inverse_sd = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, sd))
     gram = train.n * covariance * np.outer(inverse_sd, inverse_sd)
-    values, vectors = eigh(gram, check_finite=False, overwrite_a=True)
+    # divide and conquer, as scipy has it too; but numpy lets other threads run meanwhile
+    values, vectors = np.linalg.eigh(gram)
     first = len(values) - n_components(n_pcs, n_features=len(values), n_cells=train.n)  # eigenvalues ascend
     return Basis(
         mean=mean, inverse_sd=inverse_sd, values=np.clip(values[first:], 0.0, None), vectors=vectors[:, first:]
     )
 
 
-def weights(basis: Basis, train: Moments, alphas: Iterable[float]) -> Array:
-    """(A, D, G) coefficients for features on their own scale (no longer standardised)."""
+def weights(basis: Basis, train: Moments, alphas: Sequence[float] | Array) -> Array:
+    """(D, A, G) coefficients for features on their own scale (no longer standardised)."""
     z_y = basis.inverse_sd[:, None] * (train.xy - np.outer(basis.mean, train.y))
-    rotated = basis.vectors.T @ z_y
-    back = basis.inverse_sd[:, None] * basis.vectors
-    return np.stack([back @ (rotated / (basis.values + alpha)[:, None]) for alpha in alphas])
+    rotated_KG = basis.vectors.T @ z_y
+    shrunk_KAG = rotated_KG[:, None, :] / (basis.values[:, None] + np.asarray(alphas))[:, :, None]
+    # all penalties in one product, which uses the processor better than one product for each
+    weight = basis.vectors @ shrunk_KAG.reshape(len(shrunk_KAG), -1)
+    weight *= basis.inverse_sd[:, None]
+    return weight.reshape(len(weight), *shrunk_KAG.shape[1:])
 
 
 def predict(
@@ -181,31 +191,59 @@ def predict(
     return out
 
 
-def pearson_from_moments(held_out: Moments, weight_DG: Array, floor_G: Array) -> Array:
+def pearson_from_moments(held_out: Moments, weight_DXG: Array, floor_G: Array) -> Array:
     """Pearson correlation of predictions and targets over a set of cells, from its sums alone.
 
     Parameters
     ----------
     held_out
         Sums over the cells to score.
-    weight_DG
-        Coefficients, as `weights` gives them; the intercept does not matter.
+    weight_DXG
+        Coefficients (D, G), or (D, A, G) as `weights` gives them; the intercept does not matter.
     floor_G
         Sd at or below which a target counts as constant.
 
     Returns
     -------
-    (G,); NaN where target or prediction is constant, or with fewer than three cells.
+    (G,) or (A, G); NaN where target or prediction is constant, or with fewer than three cells.
     """
     m, n = held_out, held_out.n
     if n < MIN_CELLS:
-        return np.full(weight_DG.shape[1], np.nan)
-    covariance_xy = m.xy / n - np.outer(m.x, m.y) / n**2
-    covariance_xx = m.xx / n - np.outer(m.x, m.x) / n**2
-    var_y = m.yy / n - (m.y / n) ** 2
-    var_p = np.einsum("dg,dg->g", weight_DG, covariance_xx @ weight_DG)
-    size_p = (np.diag(m.xx) / n) @ weight_DG**2
-    flat = (var_y <= floor_G**2) | (var_p <= _FLAT * size_p)
-    scale = np.sqrt(np.where(flat, 1.0, var_y * var_p))
-    r = np.clip(np.einsum("dg,dg->g", weight_DG, covariance_xy) / scale, -1.0, 1.0)
+        return np.full(weight_DXG.shape[1:], np.nan)
+    scatter_xy = m.xy - np.outer(m.x, m.y / n)
+    scatter_xx = m.xx - np.outer(m.x, m.x / n)
+    scatter_y = m.yy - m.y**2 / n
+    flat_weight = weight_DXG.reshape(len(weight_DXG), -1)
+    scatter_p = np.einsum("dk,dk->k", flat_weight, scatter_xx @ flat_weight).reshape(weight_DXG.shape[1:])
+    size_p = np.einsum("d,d...g,d...g->...g", np.diag(m.xx), weight_DXG, weight_DXG)
+    flat = (scatter_y <= n * floor_G**2) | (scatter_p <= _FLAT * size_p)
+    scale = np.sqrt(np.where(flat, 1.0, scatter_y * scatter_p))
+    r = np.clip(np.einsum("d...g,dg->...g", weight_DXG, scatter_xy) / scale, -1.0, 1.0)
     return np.where(flat, np.nan, r)
+
+
+def correlations(
+    basis: Basis, train: Moments, held_out: Sequence[Moments], alphas: Array, floor_G: Array
+) -> list[Array]:
+    """(A, G) correlation of each set of held-out cells with its predictions, for every penalty.
+
+    Parameters
+    ----------
+    basis, train
+        Decomposition of the training features, and their sums.
+    held_out
+        Sums over each set of cells to score.
+    alphas
+        (A,) penalties.
+    floor_G
+        Sd at or below which a target counts as constant.
+    """
+    n_targets = len(train.y)
+    step = max(_COLUMNS // len(alphas), 1)
+    scores: list[list[Array]] = [[] for _ in held_out]
+    for start in range(0, n_targets, step):  # so that coefficients for all penalties do not fill the memory
+        part = slice(start, start + step)
+        weight_DAG = weights(basis, train.of_targets(part), alphas)
+        for made, cells in zip(scores, held_out, strict=True):
+            made.append(pearson_from_moments(cells.of_targets(part), weight_DAG, floor_G[part]))
+    return [np.concatenate(made, axis=1) for made in scores]

@@ -1,16 +1,15 @@
 """The crop store: a zarr v3 group with the crops, whose they are, and how they were cut.
 
 Layout: ``crops`` uint8 (n, S, S, 3), ``xy`` float64 (n, 2) level-0 px, ``rank`` int64 (n,) (0 for the nucleus that
-stands for its cell), ``obs_name`` newline-joined UTF-8; attributes: schema, id and the record of the extraction. Crops
-lie in the order in which the image was read.
+stands for its cell), ``verdict`` uint8 (n,) position in the QC categories, ``obs_name`` newline-joined UTF-8;
+attributes: schema, id, digests of the shards, and the record of the extraction. Crops lie in the order in which the
+image is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,16 +19,15 @@ import pandas as pd
 import zarr
 
 from lemon_sc._core.errors import listing
-from lemon_sc.crops.stream import rebatched
+from lemon_sc.io.shards import CHUNK, SHARD, Field, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    import os
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-SCHEMA = "lemon_sc.crops/1"
-CHUNK = 256
-SHARD = 4096
+SCHEMA = "lemon_sc.crops/2"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,7 +80,7 @@ def store_id(obs_name: NDArray[Any], xy: NDArray[np.float64], attrs: Mapping[str
 
 def write_store(
     path: str | os.PathLike[str],
-    batches: Iterable[tuple[NDArray[np.int64], NDArray[np.uint8]]],
+    cut: Callable[[NDArray[np.int64]], Iterable[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]],
     *,
     obs_name: NDArray[Any],
     xy: NDArray[np.float64],
@@ -90,14 +88,16 @@ def write_store(
     size_px: int,
     attrs: Mapping[str, Any],
 ) -> str:
-    """Write a crop store; it appears at `path` only when it is whole, and replaces an older one only then.
+    """Write a crop store, or what is missing of it; it appears at `path` only when it is whole.
 
     Parameters
     ----------
     path
-        Folder to write, by custom ``*.zarr``. An existing crop store is replaced; anything else is left alone.
-    batches
-        (positions into `obs_name`, crops (b, S, S, 3)).
+        Folder to write, by custom ``*.zarr``. An existing crop store is replaced when the new one is whole; anything
+        else is left alone.
+    cut
+        Takes the positions that are missing, ascending, and gives batches: positions among those, and ``crops``
+        (b, S, S, 3) and ``verdict`` (b,) for each.
     obs_name, xy, rank
         Whose crop it is, where its centre lies, and which of the cell's nuclei it shows, for every position.
     size_px
@@ -108,47 +108,33 @@ def write_store(
     Returns
     -------
     The id of the store.
+
+    Raises
+    ------
+    ValueError
+        If there is something else at `path`.
+    StoreBusyError
+        If another process is writing it.
+    OSError
+        If it cannot be written: a full disk, or a folder without leave to write.
     """
     path = Path(path)
     if path.exists():
         open_store(path)  # raises unless it is a crop store, so that nothing else is ever overwritten
     made = store_id(obs_name, xy, attrs)
-    part = path.with_name(f"{path.name}.part-{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        group = zarr.open_group(part, mode="w", zarr_format=3)
-        group.attrs.update({"schema": SCHEMA, "id": made, **attrs})
-        crops = group.create_array(
-            "crops",
-            shape=(len(obs_name), size_px, size_px, 3),
-            chunks=(CHUNK, size_px, size_px, 3),
-            shards=(SHARD, size_px, size_px, 3),
-            dtype="uint8",
-        )
-        order = np.zeros(len(obs_name), dtype=np.int64)
-        at = 0
-        for index, pixels in rebatched(batches, SHARD):  # whole shards: each is written once
-            order[at : at + len(index)] = index
-            crops[at : at + len(index)] = pixels
-            at += len(index)
-        group.create_array("xy", data=np.asarray(xy, dtype=np.float64)[order])
-        group.create_array("rank", data=np.asarray(rank, dtype=np.int64)[order])
-        names = "\n".join(str(name) for name in np.asarray(obs_name)[order]).encode()
-        group.create_array("obs_name", data=np.frombuffer(names, dtype=np.uint8))
-        swap(part, path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    names = "\n".join(map(str, obs_name)).encode()
+    with writing(
+        path,
+        id=made,
+        n=len(obs_name),
+        fields={"crops": Field(dtype="uint8", shape=(size_px, size_px, 3)), "verdict": Field(dtype="uint8")},
+        attrs={"schema": SCHEMA, **attrs},
+        fixed={"xy": np.asarray(xy, float), "rank": rank, "obs_name": np.frombuffer(names, dtype=np.uint8)},
+    ) as shards:
+        todo = np.flatnonzero(shards.todo)
+        if len(todo):
+            shards.take((todo[at], rows) for at, rows in cut(todo))
     return made
-
-
-def swap(part: Path, path: Path) -> None:
-    """Put a finished folder in its place; the older one goes only once the new one is there."""
-    old = path.with_name(f"{path.name}.old-{os.getpid()}")
-    if path.exists():
-        path.rename(old)
-    part.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def open_store(path: str | os.PathLike[str]) -> CropStore:

@@ -61,6 +61,25 @@ def block_edges(edges: Sequence[int], block_px: int) -> NDArray[np.int64]:
     return np.array([*kept, int(edges[-1])], dtype=np.int64)
 
 
+MIN_ROWS = 256
+"""Least height of a block where storage is so wide that blocks must be flat."""
+
+
+def blocks_of(level: Level, block_px: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Borders of the blocks along y and x: whole chunks, flat blocks where chunks are very wide.
+
+    Parameters
+    ----------
+    level
+        The level that is read.
+    block_px
+        Least width of a block.
+    """
+    cols = block_edges(level.col_edges, block_px)
+    tall = min(block_px, max(block_px**2 // int(np.diff(cols).max()), MIN_ROWS))
+    return block_edges(level.row_edges, tall), cols
+
+
 def grouped(keys: NDArray[np.int64], values: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
     """Values by key, each group in ascending order of value."""
     if not len(keys):
@@ -123,7 +142,7 @@ def plan_blocks(
     level = image.levels[windows.level]
     start = windows.start
     height, width = level.shape
-    rows, cols = block_edges(level.row_edges, block_px), block_edges(level.col_edges, block_px)
+    rows, cols = blocks_of(level, block_px)
     end = start + np.array(windows.taps)
     first = np.clip(start, 0, [width - 1, height - 1])
     last = np.clip(end - 1, 0, [width - 1, height - 1])
@@ -147,6 +166,35 @@ def plan_blocks(
         n_parts=n_parts,
     )
     return level, plan
+
+
+def reading_order(
+    image: PyramidImage,
+    xy: NDArray[np.float64],
+    *,
+    mpp: tuple[float, float],
+    size_px: int,
+    target_mpp: float = TARGET_MPP,
+    block_px: int = BLOCK_PX,
+) -> NDArray[np.int64]:
+    """Positions of the centres in the order in which `stream_crops` gives their crops, (n,).
+
+    It is the same for a part of the centres, which lets an interrupted run go on where it stopped.
+
+    Parameters
+    ----------
+    image, xy, mpp, size_px, target_mpp, block_px
+        As for `stream_crops`.
+    """
+    if not len(xy):
+        return np.zeros(0, dtype=np.int64)
+    _, plan = plan_blocks(image, xy, mpp=mpp, size_px=size_px, target_mpp=target_mpp, block_px=block_px)
+    last, crosses = np.empty(len(xy), dtype=np.int64), np.zeros(len(xy), dtype=np.bool_)
+    for block in plan.order:  # in reading order, so that the last block of a window is the one that stays
+        for index, across in ((plan.whole.get(block), False), (plan.parts.get(block), True)):
+            if index is not None:
+                last[index], crosses[index] = block, across
+    return np.lexsort((np.arange(len(xy)), crosses, last))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

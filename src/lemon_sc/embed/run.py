@@ -74,22 +74,50 @@ def embed_batches(
         Not enough memory for one crop, output that is not finite, reduced precision far from fp32, or one and the
         same vector for different crops.
     """
+    result = np.full((n, encoder.card.dim), np.nan, np.float32)
+    for rows, z in encoded(batches, encoder, n=n, device=device, batch_size=batch_size, dtype=dtype, progress=progress):
+        result[rows] = z
+    return result
+
+
+def encoded(
+    batches: Iterable[Batch],
+    encoder: Encoder,
+    *,
+    n: int,
+    device: str | Sequence[str] = "auto",
+    batch_size: int | str = "auto",
+    dtype: str = "auto",
+    progress: bool = True,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """`embed_batches` in bounded memory: decoding, encoding and what the caller does with a batch overlap.
+
+    Parameters
+    ----------
+    batches, encoder, device, batch_size, dtype, progress
+        As for `embed_batches`.
+    n
+        Row numbers are below it; the length of the progress bar.
+
+    Yields
+    ------
+    (rows, z)
+        Row numbers, int64 (b,), and their embeddings, float32 (b, D), in the order in which the crops came.
+    """
     devices = resolve_devices(device) if encoder.module is not None or device != "auto" else ["cpu"]
     size = resolve_batch_size(batch_size, devices[0])
     runners = [Runner(encoder, device=name, batch_size=size, dtype=dtype) for name in devices]
-    result = np.full((n, encoder.card.dim), np.nan, np.float32)
     guard = DegenerateGuard(encoder.card.name)
     bar = progress_bar(total=n, desc=f"Embedding ({encoder.card.name})") if progress else None
     try:
-        for rows, crops, z in _encoded(rebatched(checked(batches, n), size), runners):
-            result[rows] = z
+        for rows, crops, z in _in_turn(rebatched(checked(batches, n), size), runners):
+            yield rows, z
             guard.see(crops, z)
             _advance(bar, len(rows))
     finally:
         if bar is not None:
             bar.close()
     guard.finish()
-    return result
 
 
 def _advance(bar: tqdm | None, count: int) -> None:
@@ -115,7 +143,7 @@ def checked(batches: Iterable[Batch], n: int) -> Iterator[Batch]:
         yield at, crops
 
 
-def _encoded(
+def _in_turn(
     batches: Iterable[Batch], runners: Sequence[Runner]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32]]]:
     """Rows, crops and embeddings; at most two batches per device are under way."""

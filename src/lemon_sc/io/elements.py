@@ -12,11 +12,11 @@ import xarray as xr
 from spatialdata.models import get_axes_names
 from spatialdata.transformations import get_transformation
 
-from lemon_sc._core import keys
 from lemon_sc._core.errors import bad_value, listing, missing_key
-from lemon_sc.geometry.affine import Affine, PixelSize, check_affine, invert, pixel_size
+from lemon_sc.geometry.affine import Affine, PixelSize, invert, pixel_size
 from lemon_sc.geometry.windows import check_mpp
 from lemon_sc.io.image import Image, dask_image
+from lemon_sc.io.mpp import Chain, check_stated_mpp, check_transcripts, doubt_of, given_um, to_system
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Kind = Literal["polygons", "circles", "labels", "points"]
-AXES = ("x", "y")
-MPP_TOLERANCE = 0.05
-"""Relative difference between the derived pixel size and the one a file states, above which one of them is wrong."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,6 +45,8 @@ class Scene:
         Affine from image px to um; carries pixel size, rotation and handedness.
     coordinate_system
         The shared coordinate system through which the two were related.
+    doubt
+        What contradicts a given pixel size, in words; "" if nothing does.
     """
 
     image: Image
@@ -56,6 +55,7 @@ class Scene:
     to_pixel: Affine
     px_to_um: Affine
     coordinate_system: str
+    doubt: str = ""
 
     @property
     def pixel_size(self) -> PixelSize:
@@ -154,20 +154,6 @@ def find_nuclei(sdata: sd.SpatialData, shapes_key: str) -> tuple[Any, Kind]:
     raise missing_key(shapes_key, where="sdata.shapes, .labels, .points", have=have, fix="Pass `shapes_key=`.")
 
 
-def to_system(element: Any, system: str) -> Affine:
-    """Affine from an element's own coordinates to a coordinate system.
-
-    Parameters
-    ----------
-    element
-        Any element of a SpatialData.
-    system
-        Name of a coordinate system it is placed in.
-    """
-    matrix = get_transformation(element, to_coordinate_system=system).to_affine_matrix(AXES, AXES)
-    return check_affine(matrix, name=f"transformation to {system!r}")
-
-
 def _shared_system(image: Any, nuclei: Any, *, image_key: str, shapes_key: str) -> str:
     """A coordinate system that both elements are placed in: 'global' if it is one, else the first by name."""
     of_image, of_nuclei = (set(get_transformation(e, get_all=True)) for e in (image, nuclei))
@@ -181,88 +167,6 @@ def _shared_system(image: Any, nuclei: Any, *, image_key: str, shapes_key: str) 
         )
         raise ValueError(msg)
     return str(both[0])
-
-
-def _um_of_system(sdata: sd.SpatialData, system: str) -> Affine:
-    """Affine from a coordinate system to um, from the vector elements that Xenium keeps in um.
-
-    Label images are in px and cannot say how large a px is. Outlines and transcripts of the same run are in um and
-    are placed in the same system, so the inverse of their transformation leads from the system to um.
-    """
-    found: dict[str, Affine] = {}
-    for name in [*sdata.shapes, *sdata.points]:
-        placed = get_transformation(sdata[name], get_all=True)
-        if system in placed:
-            matrix = to_system(sdata[name], system)
-            if not np.allclose(matrix, np.eye(3)):  # an identity says that the element is in px
-                found[name] = invert(matrix)
-    if not found:
-        msg = (
-            f"The size of a pixel of {system!r} in um is unknown: no shapes or points in um are placed in it. "
-            "Pass `mpp=`, the um per px of the image."
-        )
-        raise ValueError(msg)
-    first, *others = found.values()
-    if any(not np.allclose(first, other, rtol=1e-3) for other in others):
-        msg = f"{listing(found)} disagree on the size of a pixel of {system!r} in um. Pass `mpp=`, that of the image."
-        raise ValueError(msg)
-    return first
-
-
-def _derive_um(
-    sdata: sd.SpatialData, *, kind: Kind, to_pixel: Affine, image_to_system: Affine, system: str, shapes_key: str
-) -> Affine:
-    """Affine from image px to um, from the transformation chain alone."""
-    if kind == "labels":
-        return _um_of_system(sdata, system) @ image_to_system
-    if np.allclose(to_pixel, np.eye(3)):
-        msg = (
-            f"{shapes_key!r} is in the pixels of the image (the transformation between them is the identity), so the "
-            "pixel size cannot be derived from it. Pass `mpp=`, the um per px of the image."
-        )
-        raise ValueError(msg)
-    return invert(to_pixel)
-
-
-def _given_um(image_to_system: Affine, mpp: tuple[float, float]) -> Affine:
-    """Affine from image px to um of a given pixel size, turned and mirrored as the transformations say."""
-    px_to_um = np.eye(3)
-    px_to_um[:2, :2] = image_to_system[:2, :2] / np.linalg.norm(image_to_system[:2, :2], axis=0) * mpp
-    return px_to_um
-
-
-def _check_transcripts(sdata: sd.SpatialData, mpp: tuple[float, float], image_to_system: Affine, system: str) -> None:
-    """Raise if points of the run, which Xenium keeps in um, contradict the pixel size derived from the nuclei."""
-    for name, points in sdata.points.items():
-        if system not in get_transformation(points, get_all=True):
-            continue
-        to_um = invert(to_system(points, system))
-        if np.allclose(to_um, np.eye(3)):
-            continue
-        theirs = pixel_size(to_um @ image_to_system).mpp
-        off = float(np.abs(np.asarray(mpp) / np.asarray(theirs) - 1).max())
-        if off > MPP_TOLERANCE:
-            ours, others = (f"{m[0]:.4f} x {m[1]:.4f}" for m in (mpp, theirs))
-            msg = (
-                f"The nuclei say that the image has {ours} um per px, {name!r} say {others} ({off:.0%} off). One of "
-                "the two is not in um: check their transformations, or pass `mpp=`, the um per px of the image."
-            )
-            raise ValueError(msg)
-
-
-def _check_stated_mpp(sdata: sd.SpatialData, image_key: str, mpp: tuple[float, float]) -> None:
-    """Raise if the derived pixel size contradicts the one that the image's file states."""
-    stated = sdata.attrs.get(keys.UNS, {}).get(keys.IMAGES, {}).get(image_key, {}).get("mpp")
-    if stated is None:
-        return
-    off = float(np.abs(np.asarray(mpp) / np.asarray(stated) - 1).max())
-    if off > MPP_TOLERANCE:
-        msg = (
-            f"The pixel size of {image_key!r} is {mpp[0]:.4f} x {mpp[1]:.4f} um by the transformations, but its file "
-            f"states {stated[0]:.4f} x {stated[1]:.4f} um ({off:.0%} off). One is wrong: check the alignment, or pass "
-            "`mpp=` to say which holds."
-        )
-        raise ValueError(msg)
 
 
 def resolve(
@@ -281,7 +185,8 @@ def resolve(
     image_key, shapes_key
         The H&E in ``sdata.images``; the nuclei in ``sdata.shapes``, ``.labels`` or ``.points``.
     mpp
-        um per image px, one number or (x, y), where the transformations cannot tell: nuclei in px.
+        um per image px, one number or (x, y), where the transformations cannot tell: nuclei in px. It is used whatever
+        the transformations or the file say; what contradicts it stands in ``doubt``.
 
     Raises
     ------
@@ -299,20 +204,32 @@ def resolve(
     system = _shared_system(sdata.images[image_key], nuclei, image_key=image_key, shapes_key=shapes_key)
     image_to_system = to_system(sdata.images[image_key], system)
     to_pixel = invert(image_to_system) @ to_system(nuclei, system)
+    chain = Chain(
+        sdata=sdata,
+        image_key=image_key,
+        shapes_key=shapes_key,
+        kind=kind,
+        system=system,
+        to_pixel=to_pixel,
+        image_to_system=image_to_system,
+    )
+    doubt = ""
     if mpp is None:
-        px_to_um = _derive_um(
-            sdata,
-            kind=kind,
-            to_pixel=to_pixel,
-            image_to_system=image_to_system,
-            system=system,
-            shapes_key=shapes_key,
-        )
-        _check_transcripts(sdata, pixel_size(px_to_um).mpp, image_to_system, system)
-        _check_stated_mpp(sdata, image_key, pixel_size(px_to_um).mpp)
+        px_to_um = chain.px_to_um()
+        check_transcripts(chain, pixel_size(px_to_um).mpp)
+        check_stated_mpp(chain, pixel_size(px_to_um).mpp)
     else:
-        px_to_um = _given_um(image_to_system, check_mpp(mpp))
-    return Scene(image=image, nuclei=nuclei, kind=kind, to_pixel=to_pixel, px_to_um=px_to_um, coordinate_system=system)
+        px_to_um = given_um(image_to_system, check_mpp(mpp))
+        doubt = doubt_of(chain, pixel_size(px_to_um).mpp)
+    return Scene(
+        image=image,
+        nuclei=nuclei,
+        kind=kind,
+        to_pixel=to_pixel,
+        px_to_um=px_to_um,
+        coordinate_system=system,
+        doubt=doubt,
+    )
 
 
 def label_blocks(labels: Any) -> Iterator[tuple[int, int, NDArray[np.integer]]]:

@@ -1,4 +1,4 @@
-"""Images that are read in parts, never whole: arrays and dask arrays behind one small interface.
+"""Images that are read in parts, never whole: arrays, files and dask arrays behind one small interface.
 
 The interface is `lemon_sc.crops.stream.PyramidImage`: levels with a size, storage-chunk borders and ``read``.
 """
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lemon_sc.io.pixels import Pixels
+
 
 @dataclass(frozen=True, eq=False)
 class ArrayLevel:
@@ -27,6 +29,11 @@ class ArrayLevel:
     def shape(self) -> tuple[int, int]:
         """(height, width)."""
         return int(self.array.shape[0]), int(self.array.shape[1])
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Rows and columns that are read at once."""
+        return self.chunk_px, self.chunk_px
 
     @property
     def row_edges(self) -> list[int]:
@@ -44,8 +51,39 @@ class ArrayLevel:
 
 
 @dataclass(frozen=True, eq=False)
+class PixelsLevel:
+    """A level that is read straight from its file, in blocks of whole tiles, strips or storage chunks."""
+
+    pixels: Pixels
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.pixels.shape[1:]
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Rows and columns that are decoded at once."""
+        return self.pixels.unit
+
+    @property
+    def row_edges(self) -> list[int]:
+        """Borders of what is decoded at once along y, first 0 and last the height."""
+        return [*range(0, self.shape[0], self.unit[0]), self.shape[0]]
+
+    @property
+    def col_edges(self) -> list[int]:
+        """The same along x."""
+        return [*range(0, self.shape[1], self.unit[1]), self.shape[1]]
+
+    def read(self, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
+        """Pixels (y1 - y0, x1 - x0, 3)."""
+        return self.pixels.read(y0, y1, x0, x1)
+
+
+@dataclass(frozen=True, eq=False)
 class DaskLevel:
-    """A level over a dask array, channel first (3, h, w), as SpatialData holds images."""
+    """A level that dask computes, channel first (3, h, w): anything but a plain array or file."""
 
     array: Any
 
@@ -53,6 +91,15 @@ class DaskLevel:
     def shape(self) -> tuple[int, int]:
         """(height, width)."""
         return int(self.array.shape[1]), int(self.array.shape[2])
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """About how many rows and columns are computed at once: the image, over the pieces of its coarsest step."""
+        pieces = fewest_pieces(self.array)
+        height, width = self.shape
+        if pieces == 1:
+            return height, width
+        return tuple(max(int(n / pieces**0.5), 1) for n in (height, width))  # type: ignore[return-value]
 
     @property
     def row_edges(self) -> list[int]:
@@ -68,6 +115,25 @@ class DaskLevel:
         """Pixels (y1 - y0, x1 - x0, 3). Runs in the calling thread, so that the caller decides on parallelism."""
         part = self.array[:, y0:y1, x0:x1].compute(scheduler="synchronous")
         return np.ascontiguousarray(np.moveaxis(np.asarray(part), 0, 2))
+
+
+def fewest_pieces(array: Any) -> int:
+    """In how many pieces a dask array passes through the coarsest of its steps.
+
+    Whatever its chunks are now: an image that was read as one frame and cut up afterwards is read whole for every
+    chunk.
+    """
+    layers, needs = array.__dask_graph__().layers, array.__dask_graph__().dependencies
+    least = int(array.npartitions)
+    for name, layer in layers.items():
+        if name.startswith("original-"):
+            source = next(iter(layer.values()))
+            if hasattr(source, "chunks") and len(source.chunks) == len(source.shape):
+                sides = (-(-n // c) for n, c in zip(source.shape[-2:], source.chunks[-2:], strict=True))
+                least = min(least, int(np.prod(list(sides))))
+        elif needs[name]:
+            least = min(least, len(layer))
+    return max(least, 1)
 
 
 @dataclass(eq=False)
@@ -108,6 +174,8 @@ def array_image(*levels: Any) -> Image:
 
 def dask_image(*levels: Any) -> Image:
     """Image from channel-first dask arrays (3, h, w), finest first."""
+    from lemon_sc.io.sources import level_of  # arrays, above, need neither dask nor zarr
+
     sizes = [(a.shape[1], a.shape[2]) for a in levels]
     (h, w) = sizes[0]
-    return Image([DaskLevel(a) for a in levels], [(downsample(w, b), downsample(h, a)) for a, b in sizes])
+    return Image([level_of(a) for a in levels], [(downsample(w, b), downsample(h, a)) for a, b in sizes])

@@ -1,42 +1,27 @@
-"""Which nucleus belongs to which row of the table, by the table's own keys, never by position."""
+"""Which nucleus belongs to which row of the table, by the table's own keys, never by position in a list."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import shapely
-from spatialdata.transformations import get_transformation
 
-from lemon_sc._core.errors import listing, missing_key
-from lemon_sc.geometry.affine import invert, transform
-from lemon_sc.io.elements import to_system
+from lemon_sc._core.errors import listing
+from lemon_sc._core.log import logger
+from lemon_sc.io.cells import cells_at
+from lemon_sc.io.ids import ATTRS, CELL_ID, IN_PLACE, INDEX, NO_ID, as_text, repeated, rows_of, share_in_place, without
+from lemon_sc.io.pairings import advice, shape_columns, show, table_sides, try_pairings
+from lemon_sc.io.sides import Element, Sides, cell_places, declared, sides_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
-
     import anndata as ad
-    import geopandas as gpd
+    import pandas as pd
     import spatialdata as sd
     from numpy.typing import NDArray
 
-    from lemon_sc.geometry.affine import Affine
     from lemon_sc.io.elements import Kind
-
-CELL_ID = "cell_id"
-NO_ID = ""
-"""Text of a missing id; it joins to nothing."""
-ATTRS = "spatialdata_attrs"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Labels:
-    """Labels of an image: their values, (n,), and their centres in its px, (n, 2)."""
-
-    values: NDArray[np.int64]
-    xy: NDArray[np.float64]
+    from lemon_sc.io.sides import Labels
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -59,80 +44,142 @@ class Join:
     by: str
 
 
-def as_text(ids: Sequence[Hashable] | pd.Index | pd.Series) -> NDArray[Any]:
-    """Ids as text, whatever they were stored as: 7, 7.0, "7" and b"7" are one id."""
-    return np.array([_one_as_text(value) for value in pd.Index(ids)], dtype=object)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attempt:
+    """A join, or why there is none.
 
-
-def _one_as_text(value: Any) -> str:
-    """One id as text; missing ones are `NO_ID`."""
-    if isinstance(value, bytes):
-        return value.decode()
-    if pd.isna(value):
-        return NO_ID
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-SAME_PLACE = 0.9
-"""Share of labels whose centre must lie in the outline of the same number, for the two to number the same nuclei."""
-
-
-def _number_the_same(shapes: gpd.GeoDataFrame, labels: Labels, to_labels: Affine) -> bool:
-    """Whether outlines with a ``cell_id`` and labels carry the same numbers for the same nuclei, by where they lie."""
-    if CELL_ID not in shapes or not pd.api.types.is_integer_dtype(shapes.index) or not shapes.index.is_unique:
-        return False
-    if not np.isin(labels.values, shapes.index).all():
-        return False
-    outlines = shapes.geometry.loc[labels.values].to_numpy()
-    moved = shapely.transform(outlines, lambda xy: transform(to_labels, xy))
-    return bool(shapely.contains_xy(moved, *labels.xy.T).mean() >= SAME_PLACE)
-
-
-def _named_by_outlines(sdata: sd.SpatialData, nuclei: Any, labels: Labels) -> Any:
-    """Cell ids of labels from the outlines of the same nuclei, or None where no outlines are of the same nuclei."""
-    for shapes in sdata.shapes.values():
-        shared = sorted({*get_transformation(shapes, get_all=True)} & {*get_transformation(nuclei, get_all=True)})
-        if shared:
-            to_labels = invert(to_system(nuclei, shared[0])) @ to_system(shapes, shared[0])
-            if _number_the_same(shapes, labels, to_labels):
-                return shapes[CELL_ID].loc[labels.values]
-    return None
-
-
-def _nucleus_ids(sdata: sd.SpatialData, nuclei: Any, kind: Kind, labels: Labels | None) -> tuple[Any, Any]:
-    """Own ids of the nuclei, and their cells' ids if the element names them (else None).
-
-    XOA >= 2 numbers nuclei and cells independently; there the outlines, indexed by the same numbers as the label image
-    and lying on it, name the cell of each nucleus.
+    Attributes
+    ----------
+    join
+        The result; no nucleus has a row if there is a problem.
+    sides
+        What was joined to what.
+    problem
+        What is wrong and what to do, "" if nothing is.
+    tried
+        What every possible pairing of ids would match, where that was asked.
+    by_cells
+        Whether the nuclei were given to the cells that they lie in.
     """
-    if labels is not None:
-        return labels.values, _named_by_outlines(sdata, nuclei, labels)
-    cells = nuclei[CELL_ID] if CELL_ID in nuclei.columns else None
-    if kind == "points":
-        if cells is None:
-            raise missing_key(
-                CELL_ID, where="points", have=nuclei.columns, fix="It must name the cell of each centroid."
-            )
-        return nuclei.index.compute(), cells.compute()
-    return nuclei.index, cells
+
+    join: Join
+    sides: Sides
+    problem: str = ""
+    tried: pd.DataFrame | None = None
+    by_cells: bool = False
 
 
-def _table_ids(adata: ad.AnnData, *, shapes_key: str, named: bool) -> tuple[Any, str, bool]:
-    """Ids of the table's rows to join on, what they are called, and whether the table annotates the nuclei itself."""
-    attrs = adata.uns.get(ATTRS, {})
-    instance_key, region = attrs.get("instance_key"), attrs.get("region")
-    regions = [region] if isinstance(region, str) else list(region if region is not None else [])
-    if instance_key is not None and instance_key not in adata.obs:
-        raise missing_key(instance_key, where="table.obs", have=adata.obs, fix="It is the table's `instance_key`.")
-    if shapes_key in regions and instance_key is not None:
-        ids = adata.obs[instance_key]
-        other = adata.obs[attrs["region_key"]].astype(str) != shapes_key
-        return ids.where(~other, other=pd.NA) if other.any() else ids, instance_key, True
-    if CELL_ID in adata.obs:
-        return adata.obs[CELL_ID], CELL_ID, False
-    if instance_key is not None and not named:
-        return adata.obs[instance_key], instance_key, False
-    return adata.obs_names, "obs_names", False
+def _one_region(adata: ad.AnnData, sides: Sides, nuclei: Element) -> Sides:
+    """Keep the one region whose cells lie where the nuclei do, if ids repeat between regions only."""
+    _, _, region_of = declared(adata)
+    places = cell_places(adata)
+    if region_of is None or places is None:
+        return sides
+    xy = nuclei.xy()
+    kept = []
+    for region in np.unique(region_of):
+        ids = without(sides.table_ids, region_of != region)
+        if len(repeated(ids)):
+            return sides
+        if share_in_place(xy, rows_of(sides.ids, ids), places) >= IN_PLACE:
+            kept.append(replace(sides, table_ids=ids, asked=sides.asked & (region_of == region), region=str(region)))
+    return kept[0] if len(kept) == 1 else sides
+
+
+def _join_by_cells(adata: ad.AnnData, nuclei: Element, sides: Sides) -> Attempt | None:
+    """Give each nucleus to the cell that its centre lies in, among the cells that the table annotates."""
+    regions, instance_key, region_of = declared(adata)
+    if instance_key is None or region_of is None:
+        return None
+    ids = as_text(adata.obs[instance_key])
+    found = []
+    for region in regions:
+        at = cells_at(nuclei.sdata, region, nuclei.element, nuclei.xy())
+        asked = region_of == region
+        table_ids = without(ids, ~asked)
+        if at is None or len(repeated(table_ids)) or not (rows_of(at, table_ids) >= 0).any():
+            continue
+        row = rows_of(at, table_ids)
+        named = as_text(adata.obs[CELL_ID]) if CELL_ID in adata.obs else ids
+        cell_id = np.where(row >= 0, named[row], at)
+        by = f"{nuclei.key} in {region} = table.{instance_key}"
+        join = Join(row=row, nucleus_id=sides.own, cell_id=cell_id, by=by)
+        found.append(
+            Attempt(join=join, sides=replace(sides, table_ids=named, asked=asked, region=region), by_cells=True)
+        )
+    if len(found) != 1:
+        return None
+    logger.info("%r names no cells; each nucleus goes to the cell that its centre lies in", nuclei.key)
+    return found[0]
+
+
+def tried_pairings(adata: ad.AnnData, nuclei: Element, sides: Sides) -> pd.DataFrame:
+    """What every possible pairing of ids would match: see `lemon_sc.io.pairings.try_pairings`."""
+    left = {sides.left: sides.ids, INDEX: sides.own}
+    if sides.cells is not None:
+        left[CELL_ID] = sides.cells
+    if nuclei.kind in {"polygons", "circles"}:
+        left |= shape_columns(nuclei.element)
+    right = {sides.right: sides.table_ids, **{k: v for k, v in table_sides(adata).items() if k != sides.right}}
+    return try_pairings(left, right, name=nuclei.key, xy=nuclei.xy(), spatial=cell_places(adata))
+
+
+def _nothing_matches(adata: ad.AnnData, nuclei: Element, sides: Sides, tried: pd.DataFrame) -> str:
+    """Say which ids were joined, which would have matched, and what to set."""
+    table_key = next((key for key, table in nuclei.sdata.tables.items() if table is adata), "table")
+    ids = sides.table_ids[sides.table_ids != NO_ID]
+    reason = "" if ATTRS in adata.uns else " The table annotates no element (it has no `spatialdata_attrs`)."
+    what = advice(tried, name=nuclei.key, table_key=table_key, adata=adata, used=(sides.left, sides.right))
+    return (
+        f"No nucleus of {nuclei.key!r} belongs to a row of the table: joined {_by(nuclei, sides)}, for instance "
+        f"{listing(sides.ids, most=3)} against {listing(ids, most=3)}.{reason} {what}"
+    )
+
+
+def _by(nuclei: Element, sides: Sides) -> str:
+    where = f" in {sides.region!r}" if sides.region else ""
+    return f"{nuclei.key}.{sides.left} = table.{sides.right}{where}"
+
+
+def _repeats(sides: Sides, twice: pd.Index) -> str:
+    return (
+        f"`table.{sides.right}` names {len(twice)} cells more than once ({listing(twice, most=3)}); ids must be "
+        "unique. If the table holds several slides whose ids repeat, give each a table of its own, or let "
+        "the table annotate the nuclei."
+    )
+
+
+def attempt_join(adata: ad.AnnData, nuclei: Element) -> Attempt:
+    """Join nuclei to the rows of a table, or say why that cannot be done; see `join_nuclei`.
+
+    Parameters
+    ----------
+    adata
+        The table whose rows are joined to.
+    nuclei
+        What is joined to them.
+    """
+    sides = sides_of(adata, nuclei)
+    if len(repeated(sides.table_ids)):
+        sides = _one_region(adata, sides, nuclei)
+    nothing = Join(
+        row=np.full(len(sides.own), -1, dtype=np.int64), nucleus_id=sides.own, cell_id=sides.ids, by=_by(nuclei, sides)
+    )
+    twice = repeated(sides.table_ids)
+    if len(twice):
+        return Attempt(join=nothing, sides=sides, problem=_repeats(sides, twice))
+    row = rows_of(sides.ids, sides.table_ids)
+    matched = bool((row >= 0).any())
+    elsewhere = matched and sides.only_numbers and share_in_place(nuclei.xy(), row, cell_places(adata)) < IN_PLACE
+    if (matched and not elsewhere) or not len(row):
+        return Attempt(join=replace(nothing, row=row), sides=sides)
+    if sides.cells is None and not sides.annotates:
+        by_cells = _join_by_cells(adata, nuclei, sides)
+        if by_cells is not None:
+            return by_cells
+    tried = tried_pairings(adata, nuclei, sides)
+    problem = _nothing_matches(adata, nuclei, sides, tried)
+    return Attempt(join=nothing, sides=sides, problem=problem, tried=tried)
 
 
 def join_nuclei(
@@ -148,6 +195,9 @@ def join_nuclei(
 
     If the table annotates the nuclei, its instance key is joined to their index. Otherwise the nuclei's ``cell_id``
     (column, else index) is joined to the table's ``cell_id``, its instance key, or its row names, the first there is.
+    Equal numbers alone are believed only if nuclei and cells lie together, where that is known. Ids that repeat between
+    the regions of a table are looked for in the region that lies where the nuclei do. Nuclei that carry no cell's id go
+    to the cell that their centre lies in, among the cells that the table annotates.
 
     Parameters
     ----------
@@ -163,25 +213,8 @@ def join_nuclei(
     ValueError
         If an id stands twice in the table, or no id of the nuclei is in it.
     """
-    own, cells = _nucleus_ids(sdata, nuclei, kind, labels)
-    ids, right, annotates = _table_ids(adata, shapes_key=shapes_key, named=cells is not None)
-    if annotates:
-        cells = None
-    left = f"{shapes_key}.{'index' if cells is None else CELL_ID}"
-    by = f"{left} = table.{right}"
-    rows = pd.Series(np.arange(adata.n_obs), index=pd.Index(as_text(ids), dtype=object))
-    rows = rows[rows.index != NO_ID]
-    twice = rows.index[rows.index.duplicated()].unique()
-    if len(twice):
-        msg = f"`table.{right}` names {len(twice)} cells more than once ({listing(twice, most=3)}); ids must be unique."
-        raise ValueError(msg)
-    cell_id = as_text(own if cells is None else cells)
-    row = rows.reindex(cell_id).fillna(-1).to_numpy().astype(np.int64)
-    if len(row) and not (row >= 0).any():
-        msg = (
-            f"No nucleus of {shapes_key!r} belongs to a row of the table: joined {by}, for instance "
-            f"{listing(cell_id, most=3)} against {listing(rows.index, most=3)}. Give the nuclei a `cell_id` column "
-            "or the table the right `region` and `instance_key`."
-        )
-        raise ValueError(msg)
-    return Join(row=row, nucleus_id=as_text(own), cell_id=cell_id, by=by)
+    element = Element(sdata=sdata, element=nuclei, kind=kind, key=shapes_key, labels=labels)
+    attempt = attempt_join(adata, element)
+    if attempt.problem:
+        raise ValueError(attempt.problem + ("" if attempt.tried is None else f"\n{show(attempt.tried)}"))
+    return attempt.join

@@ -14,11 +14,15 @@ from spatialdata.transformations import Affine as SdAffine
 from spatialdata.transformations import Identity, Scale, Sequence, set_transformation
 
 from lemon_sc._core.errors import bad_value
-from lemon_sc.io.elements import AXES
+from lemon_sc.io import wsi
+from lemon_sc.io.chunks import ZarrPixels
 from lemon_sc.io.image import downsample
-from lemon_sc.io.tiff import CHUNK_PX, open_tiff
+from lemon_sc.io.mpp import AXES
+from lemon_sc.io.pixels import MemoryPixels
+from lemon_sc.io.tiff import NotTiffError, UnsupportedColoursError, lazy_levels, open_tiff
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from lemon_sc.geometry.affine import Affine
@@ -36,11 +40,29 @@ class Raster:
 
 
 def from_path(path: Path) -> Raster:
-    """Open an image file: OME-Zarr if it is a folder, TIFF otherwise."""
+    """Open an image file: OME-Zarr if it is a folder, else TIFF, else whatever OpenSlide knows.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    ImportError
+        If the format needs OpenSlide, which is not installed.
+    ValueError
+        If it cannot be read, or is not a single plane.
+    """
     if path.is_dir():
         return open_ome_zarr(path)
-    tif = open_tiff(path)
-    return Raster(levels=tif.levels, path=str(path.resolve()), mpp=tif.mpp)
+    if path.suffix.lower() in wsi.SUFFIXES:
+        found = wsi.open_slide(path)
+    else:
+        try:
+            found = open_tiff(path)
+        except (NotTiffError, UnsupportedColoursError):
+            if not wsi.recognises(path):
+                raise
+            found = wsi.open_slide(path)
+    return Raster(levels=found.levels, path=str(path.resolve()), mpp=found.mpp)
 
 
 def from_array(array: Any) -> Raster:
@@ -56,13 +78,12 @@ def from_array(array: Any) -> Raster:
     first, last = shape[0] <= 4, shape[2] <= 4
     if first == last:
         raise bad_value("image", must="have its colours along the first or the last axis", got=shape)
-    lazy = array if isinstance(array, da.Array) else da.from_array(array, chunks="auto")
-    if last:
-        lazy = da.moveaxis(lazy, 2, 0)
-    n, height, width = lazy.shape
-    if not isinstance(array, da.Array):
-        lazy = lazy.rechunk((n, min(CHUNK_PX, height), min(CHUNK_PX, width)))
-    return Raster(levels=[lazy], path="", mpp=None)
+    if isinstance(array, zarr.Array):
+        return Raster(levels=lazy_levels([ZarrPixels(array, "yxc" if last else "cyx")]), path="", mpp=None)
+    if isinstance(array, da.Array):
+        return Raster(levels=[da.moveaxis(array, 2, 0) if last else array], path="", mpp=None)
+    plain = np.asarray(array)
+    return Raster(levels=lazy_levels([MemoryPixels(np.moveaxis(plain, 2, 0) if last else plain)]), path="", mpp=None)
 
 
 def open_ome_zarr(path: Path) -> Raster:
@@ -89,19 +110,21 @@ def open_ome_zarr(path: Path) -> Raster:
     if not {"c", "y", "x"} <= set(axes):
         msg = f"'{path}' has the axes {axes}; an H&E needs c, y and x."
         raise ValueError(msg)
-    levels = [_plane(da.from_zarr(path / d["path"]), axes, path) for d in scales[0]["datasets"]]
-    return Raster(levels=levels, path=str(path.resolve()), mpp=_ome_zarr_mpp(scales[0]))
+    levels = [_plane(group, d["path"], axes, path) for d in scales[0]["datasets"]]
+    return Raster(levels=lazy_levels(levels), path=str(path.resolve()), mpp=_ome_zarr_mpp(scales[0]))
 
 
-def _plane(array: da.Array, axes: list[str], path: Path) -> da.Array:
-    """Reduce to (c, y, x): time and depth must be one deep."""
+def _plane(group: zarr.Group, name: str, axes: list[str], path: Path) -> ZarrPixels:
+    """One level as (c, y, x): time and depth must be one deep."""
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
+        msg = f"'{path}' lacks its level '{name}', which its metadata name: it was written or copied in part only."
+        raise ValueError(msg)
     deep = {a: n for a, n in zip(axes, array.shape, strict=True) if a not in "cyx" and n > 1}
     if deep:
         msg = f"'{path}' is {deep} deep; an H&E is a single plane."
         raise ValueError(msg)
-    array = array[tuple(slice(None) if a in "cyx" else 0 for a in axes)]
-    kept = [a for a in axes if a in "cyx"]
-    return array.transpose([kept.index(a) for a in "cyx"])
+    return ZarrPixels(array, axes)
 
 
 def _ome_zarr_mpp(multiscale: dict[str, Any]) -> tuple[float, float] | None:
@@ -127,22 +150,37 @@ def image_element(levels: list[da.Array], matrix: Affine | None, *, coordinate_s
     coordinate_system
         Where it is placed.
     """
-    n, height, width = levels[0].shape
-    names = RGB if n == 3 else [str(i) for i in range(n)]
+    n = levels[0].shape[0]
+    channels = RGB if n == 3 else [str(i) for i in range(n)]
     place = Identity() if matrix is None else SdAffine(np.asarray(matrix), input_axes=AXES, output_axes=AXES)
+    return placed_element(levels, {coordinate_system: place}, channels=channels)
+
+
+def placed_element(levels: list[da.Array], places: Mapping[str, Any], *, channels: list[str]) -> Any:
+    """A SpatialData image over lazy levels, placed in one or more coordinate systems.
+
+    Parameters
+    ----------
+    levels
+        Lazy levels (c, h, w), finest first.
+    places
+        SpatialData transformation from level-0 px, by coordinate system.
+    channels
+        Names of the channels.
+    """
     if len(levels) == 1:
-        return Image2DModel.parse(
-            levels[0], dims=("c", "y", "x"), c_coords=names, transformations={coordinate_system: place}
-        )
+        return Image2DModel.parse(levels[0], dims=("c", "y", "x"), c_coords=channels, transformations=dict(places))
+    _, height, width = levels[0].shape
     scales = {}
     for k, level in enumerate(levels):
         factor = [downsample(width, level.shape[2]), downsample(height, level.shape[1])]
-        array = Image2DModel.parse(level, dims=("c", "y", "x"), c_coords=names)
+        array = Image2DModel.parse(level, dims=("c", "y", "x"), c_coords=channels)
         # pixel centres in level-0 px, as SpatialData's own pyramids have them
         x, y = ((np.arange(m) + 0.5) * f for m, f in zip((level.shape[2], level.shape[1]), factor, strict=True))
         array = array.assign_coords(x=x, y=y)
         to_level0 = Scale(factor, axes=AXES)
-        set_transformation(array, place if k == 0 else Sequence([to_level0, place]), coordinate_system)
+        placed = {name: place if k == 0 else Sequence([to_level0, place]) for name, place in places.items()}
+        set_transformation(array, placed, set_all=True)
         scales[f"scale{k}"] = xr.Dataset({"image": array})
     tree = xr.DataTree.from_dict(scales)
     Image2DModel().validate(tree)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lemon_sc._core.errors import listing
 
@@ -58,32 +58,58 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
         Not such a file, cut short, or one that would run code when read.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            msg = f"{file} is not a safetensors file, or is cut short ({error})."
-            raise ValueError(msg) from error
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        msg = (
-            f"{file} is not a checkpoint of plain tensors: {str(error).splitlines()[0]} Files that need code to be "
-            "read are refused; save the state dict alone, best as safetensors."
-        )
-        raise ValueError(msg) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        msg = f"{file} is not a readable PyTorch checkpoint, or is cut short ({type(error).__name__}: {error})."
-        raise ValueError(msg) from error
+    head = _head(file)
+    content = _load(file, safetensors=file.suffix == ".safetensors" or head[8:9] == b"{")
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)} if isinstance(state, dict) else {}
     if not tensors:
         msg = f"{file} holds no state dict: a dict of tensors, or a training state with one, is expected."
         raise ValueError(msg)
     return tensors
+
+
+def _load(file: Path, *, safetensors: bool) -> Any:
+    """What the file holds, read without running code of it."""
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file) if safetensors else torch.load(file, map_location="cpu", weights_only=True)
+    except (PermissionError, MemoryError):
+        raise  # nothing is wrong with the file
+    except Exception as error:  # bytes that are no checkpoint stop the readers anywhere, with any error
+        text = " ".join(str(error).split())
+        wants = re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)", text)
+        if isinstance(error, pickle.UnpicklingError) and wants:
+            msg = (
+                f"{file} is not a checkpoint of plain tensors: it asks for {wants[1] or wants[2]}. Files that need "
+                "code to be read are refused; save the state dict alone, best as safetensors."
+            )
+        else:
+            kind = "safetensors file" if safetensors else "PyTorch checkpoint"
+            # an unpickler's text advises to read the file regardless, which is the last thing to do
+            why = type(error).__name__ + ("" if isinstance(error, pickle.UnpicklingError) else f": {text[:200]}")
+            msg = f"{file} is not a readable {kind}, or is cut short ({why}). Fetch it again."
+        raise ValueError(msg) from error
+
+
+def _head(file: Path) -> bytes:
+    """The first bytes; an error for what often lies where weights should: nothing, a web page, a pointer."""
+    with file.open("rb") as stream:
+        head = stream.read(200)
+    if not head:
+        msg = f"{file} is not a weight file: it is empty. Fetch it again."
+    elif head.lstrip().startswith(b"<"):
+        msg = (
+            f"{file} is not a weight file but a web page: the download needs a login, or took the page about the file "
+            "in place of the file. Fetch it again."
+        )
+    elif head.startswith(b"version https://git-lfs"):
+        msg = f"{file} is not a weight file but the pointer of Git LFS to one. Fetch the file itself: `git lfs pull`."
+    else:
+        return head
+    raise ValueError(msg)
 
 
 def fit(module: torch.nn.Module, state: dict[str, torch.Tensor], *, what: str, file: Path) -> torch.nn.Module:

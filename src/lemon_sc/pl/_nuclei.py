@@ -94,6 +94,12 @@ def rows_by_category(adata: AnnData, by: str, *, usable: NDArray[np.bool_], n: i
     return [GalleryRow(label=f"{c}\n{len(m):,} nuclei", rows=draw(m, n, g), color=color) for c, color, m, g in parts]
 
 
+def can_be_shown(adata: AnnData, *, border: bool) -> NDArray[np.bool_]:
+    """Bool (n_obs,): cells whose nucleus has pixels; those at the border have them in the image only."""
+    verdicts = [keys.QC_OK, *keys.QC_FROM_PIXELS, *([keys.QC_BORDER] if border else [])]
+    return obs_column(adata, keys.NUCLEUS_QC).isin(verdicts).to_numpy()
+
+
 def dimension(adata: AnnData, use_rep: str, dim: int | str) -> tuple[str, NDArray[np.float64]]:
     """Name and values (n_obs,) of one dimension of an embedding, by index or by feature name."""
     rep = get_rep(adata, use_rep)
@@ -156,7 +162,9 @@ def nuclei(
     """Gallery of nuclei: one row per category, per bin of expression, or the two ends of a dimension.
 
     Only the nuclei that are shown are read, whatever the size of the table. Cells whose ``obs["nucleus_qc"]`` is not
-    ``"ok"`` are never shown.
+    ``"ok"`` are left out, unless they are what is asked for: ``by="nucleus_qc"`` gives one row per verdict. There,
+    nuclei that the border of the image cuts off can be shown of a SpatialData, padded with white; cells without a
+    nucleus in the image have nothing to show.
 
     Parameters
     ----------
@@ -189,7 +197,17 @@ def nuclei(
         A column, gene, layer, embedding or feature that is not there.
     """
     adata = as_table(data, table_key=table_key)
-    gallery = choose(adata, by=by, gene=gene, dim=dim, use_rep=use_rep, layer=layer, n=positive("n", n), rng=rng)
+    gallery = choose(
+        adata,
+        by=by,
+        gene=gene,
+        dim=dim,
+        use_rep=use_rep,
+        layer=layer,
+        n=positive("n", n),
+        rng=rng,
+        has_image=data is not adata,
+    )
     rows = np.concatenate([row.rows for row in gallery] or [np.zeros(0, dtype=np.int64)])
     if not len(rows):
         msg = f"No cell with a usable nucleus has a value of {by or gene or dim!r}, so there is nothing to draw."
@@ -210,12 +228,16 @@ def choose(
     layer: str | None,
     n: int,
     rng: RNG,
+    has_image: bool,
 ) -> list[GalleryRow]:
     """The rows of the gallery: which nuclei, in which order, under which label."""
     given = [name for name, value in (("by", by), ("gene", gene), ("dim", dim)) if value is not None]
     if len(given) > 1:
         msg = f"Pass one of `by`, `gene` and `dim`, got {' and '.join(given)}."
         raise ValueError(msg)
+    if by == keys.NUCLEUS_QC:
+        verdicts = rows_by_category(adata, by, usable=can_be_shown(adata, border=has_image), n=n, rng=rng)
+        return [row for row in verdicts if len(row.rows)]
     usable = has_nucleus(adata)
     if not usable.any():
         msg = f"No cell has a usable nucleus: `adata.obs[{keys.NUCLEUS_QC!r}]` is never {keys.QC_OK!r}."

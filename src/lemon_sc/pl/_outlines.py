@@ -15,7 +15,8 @@ from lemon_sc._core.docs import doc
 from lemon_sc._core.table import as_table
 from lemon_sc.geometry.affine import invert, transform
 from lemon_sc.io.elements import resolve
-from lemon_sc.io.join import Labels, join_nuclei
+from lemon_sc.io.join import join_nuclei
+from lemon_sc.io.sides import Labels
 from lemon_sc.pl._base import axes_or_new, bare, scale_bar, styled
 from lemon_sc.pl._colors import MISSING, add_key, coloring
 from lemon_sc.pl._window import Box, Outlines, check_box, default_box, read_window, window_outlines

@@ -1,7 +1,10 @@
-"""Preprocessing: place the H&E and check that it fits, find and cut the nuclei."""
+"""Preprocessing: place the H&E, check that it fits and that ids join, find and cut the nuclei."""
 
 from lemon_sc.pp._add_image import add_image
+from lemon_sc.pp._check_join import check_join
 from lemon_sc.pp._check_registration import check_registration
 from lemon_sc.pp._extract_nuclei import extract_nuclei
+from lemon_sc.pp._filter_nuclei import filter_nuclei
+from lemon_sc.pp._rechunk import rechunk
 
-__all__ = ["add_image", "check_registration", "extract_nuclei"]
+__all__ = ["add_image", "check_join", "check_registration", "extract_nuclei", "filter_nuclei", "rechunk"]

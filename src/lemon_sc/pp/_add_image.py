@@ -11,12 +11,12 @@ from spatialdata.transformations import get_transformation
 
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
-from lemon_sc._core.errors import missing_key
+from lemon_sc._core.errors import bad_value, missing_key
 from lemon_sc._core.log import logger
 from lemon_sc._core.table import check_key
 from lemon_sc.geometry.affine import pixel_size
 from lemon_sc.io.alignment import check_direction, load_alignment
-from lemon_sc.io.elements import AXES, check_rgb, levels_of
+from lemon_sc.io.mpp import AXES
 from lemon_sc.io.raster import Raster, from_array, from_path, image_element
 
 if TYPE_CHECKING:
@@ -70,20 +70,20 @@ def add_image(
     FileNotFoundError
         If the image or the alignment file is not there.
     ValueError
-        If the image is not uint8 RGB, the alignment is not an invertible affine or leads the wrong way, or its
-        keypoints lie on a line or contradict each other.
+        If `key_added` names an element that is no image, the image is not uint8 RGB, the alignment is not an invertible
+        affine or leads the wrong way, or its keypoints lie on a line or contradict each other.
 
     Examples
     --------
     >>> import lemon_sc as lm
     >>> lm.pp.add_image(sdata, "he.ome.tif", alignment="he_imagealignment.csv")  # doctest: +SKIP
     """
-    check_key(key_added)
+    _check_free(sdata, check_key(key_added))
     aligned = load_alignment(alignment) if alignment is not None else None
     matrix = None if aligned is None else aligned.matrix
     raster = from_path(Path(image)) if isinstance(image, str | os.PathLike) else from_array(image)
+    _check_rgb(raster)
     element = image_element(raster.levels, matrix, coordinate_system=coordinate_system)
-    check_rgb(levels_of(element, "image")[0], key_added)
     if coordinate_system not in sdata.coordinate_systems and len(list(sdata.gen_elements())):
         raise missing_key(
             coordinate_system, where="sdata.coordinate_systems", have=sdata.coordinate_systems, fix="Name one of them."
@@ -113,6 +113,34 @@ def add_image(
             placed.rotation_deg,
             ", mirrored" if placed.mirrored else "",
         )
+
+
+def _check_free(sdata: SpatialData, key_added: str) -> None:
+    """Raise if another element has the name: SpatialData keeps one for all kinds, upper and lower case alike."""
+    for kind, name, _ in sdata.gen_elements():
+        if name.lower() == key_added.lower() and not (kind == "images" and name == key_added):
+            raise bad_value(
+                "key_added",
+                must="be a name of its own, upper and lower case apart",
+                got=key_added,
+                fix=f"There is `sdata.{kind}[{name!r}]`.",
+            )
+
+
+def _check_rgb(raster: Raster) -> None:
+    """Raise unless the pixels are uint8 RGB, naming the file or array that was given."""
+    where = f"'{raster.path}'" if raster.path else "The array passed as `image`"
+    n, dtype = raster.levels[0].shape[0], raster.levels[0].dtype
+    if n != 3:
+        fix = " Leave the alpha channel out: pass the first three channels as an array." if n == 4 else ""
+        msg = f"{where} has {n} channel{'s' * (n != 1)}; an H&E has 3 (RGB).{fix}"
+        raise ValueError(msg)
+    if dtype != np.uint8:
+        msg = (
+            f"{where} is {dtype}; an H&E is uint8, 0 to 255. Convert it first, for 16-bit data that fill their range "
+            "by `(array // 257).astype('uint8')`."
+        )
+        raise ValueError(msg)
 
 
 def _check_direction(sdata: SpatialData, matrix: Affine, raster: Raster, coordinate_system: str) -> None:

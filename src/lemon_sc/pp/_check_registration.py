@@ -13,14 +13,13 @@ from lemon_sc._core.log import logger, progress
 from lemon_sc._objects.candidates import own_centres
 from lemon_sc.analysis.registration import (
     Region,
-    Registration,
     choose_regions,
     contrast_by_shift,
     haematoxylin,
-    judge,
     match,
     rasterise,
 )
+from lemon_sc.analysis.verdict import Registration, judge
 from lemon_sc.geometry.affine import Affine, invert, transform
 from lemon_sc.geometry.outlines import repair
 from lemon_sc.io.elements import levels_of, resolve

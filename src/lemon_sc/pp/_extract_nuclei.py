@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,39 +12,34 @@ import pandas as pd
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import bad_value, listing, one_of
-from lemon_sc._core.log import logger, progress
+from lemon_sc._core.log import logger
 from lemon_sc._core.record import write_record
 from lemon_sc._core.table import as_table
 from lemon_sc._objects.candidates import MULTIPLE, collect
 from lemon_sc._objects.choose import check_somewhere, choose, nuclei_to_cut
-from lemon_sc._objects.nuclei import cut
 from lemon_sc._objects.per_nucleus import nucleus_table
 from lemon_sc.crops.mask import MASKS
-from lemon_sc.crops.store import open_store, write_store
+from lemon_sc.crops.store import open_store
 from lemon_sc.crops.stream import TARGET_MPP
 from lemon_sc.io.elements import resolve
+from lemon_sc.pp._keep_crops import STORE_MEMORY, Kept, keep_crops
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import anndata as ad
-    from numpy.typing import NDArray
     from spatialdata import SpatialData
 
     from lemon_sc._objects.candidates import Candidates
     from lemon_sc._objects.choose import Found
-    from lemon_sc._objects.nuclei import Batches, Nuclei
+    from lemon_sc._objects.nuclei import Nuclei
     from lemon_sc.io.elements import Scene
 
-STORE_MEMORY = "memory"
+DECIDES = ("image_key", "shapes_key", "multiple", "mask", "mpp", "affine")
+"""Settings without which the crops would show something else."""
 
-
-def watched(batches: Batches, n: int) -> Batches:
-    """Pass crops on, with a progress bar."""
-    with progress(total=n, desc="Cutting nuclei") as bar:
-        for index, crops in batches:
-            bar.update(len(index))
-            yield index, crops
+CROWDED = 0.5
+"""A nucleus is crowded if more than this share of its crop lies nearer to other nuclei."""
 
 
 def check_arguments(store: object, multiple: str, size_px: int, mask: str | None) -> None:
@@ -80,13 +74,6 @@ def check_own_table(sdata: SpatialData) -> None:
         raise ValueError(msg)
 
 
-def warn_stale(adata: ad.AnnData) -> None:
-    """Say which embeddings belong to an earlier extraction."""
-    made = [key for key in adata.uns.get(keys.UNS, {}).get(keys.EMBED, {}) if key in adata.obsm]
-    if made:
-        logger.warning("%s were made from an earlier extraction; run `lm.tl.embed` again", listing(made))
-
-
 @doc
 def extract_nuclei(
     sdata: SpatialData,
@@ -115,7 +102,8 @@ def extract_nuclei(
     %(table_key)s
     store
         ``None``: only find the nuclei; `lm.tl.embed` then reads pixels as it goes. ``"memory"``: keep the crops in
-        ``obsm["nuclei"]``. A path: write them to a zarr v3 crop store there (replaces an older crop store).
+        ``obsm["nuclei"]``. A path: write them to a zarr v3 crop store there (replaces an older crop store). A run that
+        was interrupted, or killed, goes on there when the same call is made again.
     multiple
         Cells with several nuclei: ``"largest"`` takes the largest; ``"mean"`` embeds all and averages the embeddings;
         ``"all"`` makes a table of its own, ``sdata["nuclei"]``, with one row per nucleus and its cell's expression.
@@ -131,16 +119,21 @@ def extract_nuclei(
     Nothing. Adds to the table:
 
     `.obs["nucleus_qc"]`
-        Categorical: ok, no_nucleus, outside_image, border (window not wholly inside), blank, blurred. The last two
-        need pixels: with ``store=None`` they are found by `lm.tl.embed`.
+        Categorical: ok, no_nucleus, outside_image, border (window not wholly inside), blank, off_tissue, pen,
+        saturated, blurred. The last five need pixels: with ``store=None`` they are found by `lm.tl.embed`. Where the
+        nuclei of a cell are averaged, the gravest verdict counts.
     `.obs["nucleus_id"]`, `.obs["n_nuclei"]`
         Id of the nucleus taken, and how many the cell has.
+    `.obs["nucleus_crowding"]`, `.obs["nucleus_crowded"]`
+        Share of the 10 um window that lies nearer to the centre of another nucleus, float32, NaN without a nucleus;
+        and whether that is more than half. For information: such nuclei are embedded.
     `.obsm["nucleus_xy"]`
         Centre in level-0 image px, float64 (n_obs, 2), NaN without a nucleus.
     `.obsm["nuclei"]`
-        With ``store="memory"``: crops, uint8 (n_obs, S, S, 3); zeros unless ``nucleus_qc`` is ok, blank or blurred.
+        With ``store="memory"``: crops, uint8 (n_obs, S, S, 3); zeros where there is no nucleus, or its window is not
+        wholly inside the image.
     `.uns["lemon_sc"]["nuclei"]`
-        Image, shapes, pixel size, affine, policy, counts, and the store's path and id.
+        Image, shapes, pixel size, affine, policy, and the store's path and id.
 
     Raises
     ------
@@ -181,12 +174,8 @@ def extract_nuclei(
         **describe(scene, candidates, size_px=size_px),
     }
     nuclei = nuclei_to_cut(found, candidates)
-    kept, path = Kept(), ""
-    if store is not None:
-        batches = watched(cut(scene, nuclei, size_px=size_px, mask=mask or "", qc=found.qc), len(nuclei))
-        kept = keep_crops(adata, batches, nuclei, record, store=store)
-        path = "" if store == STORE_MEMORY else str(Path(store).resolve())
-    write_found(adata, found, nuclei, record, kept, path)
+    kept = Kept() if store is None else keep_crops(adata, scene, nuclei, found.qc, record, store=store)
+    write_found(adata, found, nuclei, record, kept)
     if multiple == "all":
         sdata[keys.NUCLEI] = adata
 
@@ -209,46 +198,7 @@ def describe(scene: Scene, candidates: Candidates, *, size_px: int) -> dict[str,
     }
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Kept:
-    """Crops that were kept: in memory (one per cell, and of further nuclei), or under `store_id` in a store."""
-
-    crops: NDArray[np.uint8] | None = None
-    further: NDArray[np.uint8] | None = None
-    store_id: str = ""
-
-
-def in_memory(batches: Batches, nuclei: Nuclei, *, n_obs: int, size_px: int) -> Kept:
-    """Collect crops: one per cell of the table, zeros where there is none, and those of further nuclei."""
-    n_first = int((nuclei.rank == 0).sum())
-    crops = np.zeros((n_obs, size_px, size_px, 3), dtype=np.uint8)
-    further = np.zeros((len(nuclei) - n_first, size_px, size_px, 3), dtype=np.uint8)
-    for index, pixels in batches:
-        first = index < n_first
-        crops[nuclei.row[index[first]]] = pixels[first]
-        further[index[~first] - n_first] = pixels[~first]
-    return Kept(crops=crops, further=further)
-
-
-def keep_crops(
-    adata: ad.AnnData, batches: Batches, nuclei: Nuclei, record: dict[str, Any], *, store: str | os.PathLike[str]
-) -> Kept:
-    """Run the cutting, into memory or into a store."""
-    if store == STORE_MEMORY:
-        return in_memory(batches, nuclei, n_obs=adata.n_obs, size_px=record["size_px"])
-    store_id = write_store(
-        store,
-        batches,
-        obs_name=adata.obs_names.to_numpy(dtype=object)[nuclei.row],
-        xy=nuclei.xy,
-        rank=nuclei.rank,
-        size_px=record["size_px"],
-        attrs={k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in record.items()},
-    )
-    return Kept(store_id=store_id)
-
-
-def write_found(adata: ad.AnnData, found: Found, nuclei: Nuclei, record: dict[str, Any], kept: Kept, path: str) -> None:
+def write_found(adata: ad.AnnData, found: Found, nuclei: Nuclei, record: dict[str, Any], kept: Kept) -> None:
     """Write everything into the table, now that nothing can fail any more."""
     extra = nuclei.take(nuclei.rank > 0)
     further: dict[str, Any] = {
@@ -260,20 +210,21 @@ def write_found(adata: ad.AnnData, found: Found, nuclei: Nuclei, record: dict[st
     adata.obs[keys.NUCLEUS_QC] = pd.Categorical(found.qc, categories=list(keys.QC_CATEGORIES))
     adata.obs[keys.NUCLEUS_ID] = found.ids.astype(str)
     adata.obs[keys.N_NUCLEI] = found.n_nuclei.astype(np.int32)
+    adata.obs[keys.CROWDING] = found.crowding.astype(np.float32)
+    adata.obs[keys.CROWDED] = found.crowding > CROWDED
     adata.obsm[keys.NUCLEUS_XY] = found.xy
     adata.obsm.pop(keys.NUCLEI, None)  # crops of an earlier run do not belong to these nuclei
     if kept.crops is not None:
         adata.obsm[keys.NUCLEI] = kept.crops
         further["crops"] = kept.further
-    counts = adata.obs[keys.NUCLEUS_QC].value_counts().to_dict()
-    made = {**record, "extra": further, "counts": counts, "store": path, "store_id": kept.store_id}
-    write_record(adata, keys.NUCLEI, made)
-    warn_stale(adata)
-    report(adata, record, counts)
+    made = {**record, "extra": further, "store": kept.path, "store_id": kept.store_id}
+    write_record(adata, keys.NUCLEI, made, decides=DECIDES)
+    report(adata, record)
 
 
-def report(adata: ad.AnnData, record: dict[str, Any], counts: dict[str, int]) -> None:
+def report(adata: ad.AnnData, record: dict[str, Any]) -> None:
     """Say what was found and what was not."""
+    counts = adata.obs[keys.NUCLEUS_QC].value_counts().to_dict()
     lost = ", ".join(f"{n} {name}" for name, n in counts.items() if n and name != keys.QC_OK)
     mpp = " x ".join(f"{v:.4f}" for v in record["mpp"])
     logger.info(

@@ -1,8 +1,9 @@
 """Tools: embed nuclei, and relate the embedding to expression."""
 
+from lemon_sc.analysis.knn_transformer import KNNTransformer
 from lemon_sc.analysis.protocol import ProbeProtocol
 from lemon_sc.tl._embed import embed
 from lemon_sc.tl._morans_i import local_morans_i, morans_i
 from lemon_sc.tl._probe import probe
 
-__all__ = ["ProbeProtocol", "embed", "local_morans_i", "morans_i", "probe"]
+__all__ = ["KNNTransformer", "ProbeProtocol", "embed", "local_morans_i", "morans_i", "probe"]

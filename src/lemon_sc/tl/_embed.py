@@ -4,32 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
-from lemon_sc._core.log import logger
-from lemon_sc._core.record import write_record
+from lemon_sc._core.errors import one_of
 from lemon_sc._core.table import as_table, check_key
-from lemon_sc._objects.nuclei import crop_batches, extraction, nuclei_of
-from lemon_sc.embed.devices import resolve_devices, resolve_dtype
-from lemon_sc.embed.run import embed_batches
-from lemon_sc.models.registry import as_encoder
+from lemon_sc.crops.mask import MASKS
+from lemon_sc.tl._embed_table import embed_table, write_embedded
+from lemon_sc.tl._slides import embed_slides
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-    from numpy.typing import NDArray
-    from spatialdata import SpatialData
+    import os
+    from collections.abc import Sequence
 
-    from lemon_sc._objects.nuclei import Nuclei
-    from lemon_sc.models.cards import ModelCard
-    from lemon_sc.models.encoder import Encoder
+    from anndata import AnnData
+    from spatialdata import SpatialData
 
 
 @doc
 def embed(
-    data: AnnData | SpatialData,
+    data: AnnData | SpatialData | Sequence[AnnData | SpatialData | str | os.PathLike[str]],
     *,
     model: Any = None,
     key_added: str = keys.X_LEMON,
@@ -37,16 +30,24 @@ def embed(
     device: str = "auto",
     batch_size: int | str = "auto",
     dtype: str = "auto",
+    mask: str | None = None,
+    store: str | os.PathLike[str] | None = None,
 ) -> None:
     """Embed the nucleus of every cell.
 
     Crops come from memory or a store if `lm.pp.extract_nuclei` kept them, else straight from the image. The model's
     card decides their size and pixel size. The result does not depend on batch size, order or device count.
 
+    Several slides are embedded one after the other, or, where a `dask.distributed.Client` is active, on its workers, a
+    slide to each; the numbers are the same. A slide whose worker is lost is embedded on another one. Workers read
+    images from disk, so the slides must lie where all of them find them; for one GPU per worker, start them with
+    ``dask_cuda.LocalCUDACluster``. Several GPUs of one machine are all used without a cluster.
+
     Parameters
     ----------
     %(data)s
-        The SpatialData is needed where crops were not kept.
+        The SpatialData is needed where crops were not kept. A list holds several, or paths of SpatialData stores with
+        extracted nuclei: their tables are read, and replaced by the embedded ones, on disk.
     model
         ``None`` (`morphometry`, interpretable, needs no weights), a name of `lm.models.available`, the path of a
         checkpoint, an `lm.models.Encoder`, or a pair of a `torch.nn.Module` or callable and its `lm.models.ModelCard`.
@@ -55,6 +56,13 @@ def embed(
     %(device)s
     %(batch_size)s
     %(dtype)s
+    mask
+        ``"nucleus"`` whites out all but the nucleus, ``"ring"`` whites out the nucleus and keeps what surrounds it:
+        embed all three to see where a signal comes from. ``None`` takes the crops as they were extracted.
+    store
+        Folder (by custom ``*.zarr``) in which embeddings are kept as they come. A run that was interrupted, or killed,
+        goes on there when the same call is made again, and gives what an uninterrupted one would have given. ``None``
+        keeps nothing. Of a list, each slide has its own in this folder.
 
     Returns
     -------
@@ -65,8 +73,12 @@ def embed(
     `.uns["lemon_sc"]["embed"][key_added]`
         Model, digest and licence of its weights, crop size and pixel size, precision, device, column names if they
         have a meaning, where the crops came from, package version.
+    `.obs[key_added + "_encoder"]`
+        In words, which encoder made the row from what. Verbs refuse to mix rows whose words differ, as they may after
+        `anndata.concat`.
     `.obs["nucleus_qc"]`
-        Where crops come straight from the image, blank and blurred ones are marked now.
+        Where crops come straight from the image, those of no use (blank, off tissue, pen, saturated, blurred) are
+        marked now.
 
     Raises
     ------
@@ -76,6 +88,8 @@ def embed(
         If no nucleus is usable, the crops are not at hand, or the model is unknown.
     RuntimeError
         If the output is not finite, or the same for all crops.
+    ExceptionGroup
+        If slides of a list fail, after all others are done.
 
     Examples
     --------
@@ -87,61 +101,12 @@ def embed(
     200
     """
     check_key(key_added)
-    adata = as_table(data, table_key=table_key)
-    made = extraction(adata)  # asked before the model is loaded: a missing step is the likelier mistake
-    encoder = as_encoder(model)
-    card = encoder.card
-    usable = nuclei_of(adata)
-    qc = adata.obs[keys.NUCLEUS_QC].to_numpy(dtype=object).copy()
-    nuclei, batches, source = crop_batches(data, adata, usable, size_px=card.input_px, target_mpp=card.mpp, qc=qc)
-    if not len(nuclei):
-        counts = adata.obs[keys.NUCLEUS_QC].value_counts().to_dict()
-        msg = f"No cell has a usable nucleus ({counts}): there is nothing to embed."
-        raise ValueError(msg)
-    if len(nuclei) < len(usable):
-        cut_off = len(usable) - len(nuclei)
-        logger.warning("%d nuclei lie too close to the border for crops of %d px: NaN", cut_off, card.input_px)
-    z = embed_batches(batches, encoder, n=len(nuclei), device=device, batch_size=batch_size, dtype=dtype)
-    rows = per_cell(z, nuclei, n_obs=adata.n_obs)
-    rows[qc != keys.QC_OK] = np.nan
-    adata.obsm[key_added] = rows
-    adata.obs[keys.NUCLEUS_QC] = pd.Categorical(qc, categories=list(keys.QC_CATEGORIES))
-    n_embedded = int(np.isfinite(rows).all(axis=1).sum())
-    cut_as = {name: made[name] for name in ("image_key", "shapes_key", "multiple", "mask")}
-    record = {**describe(encoder, device=device, dtype=dtype), **cut_as}
-    write_record(adata, keys.EMBED, {**record, "crops_from": source, "n_embedded": n_embedded}, key=key_added)
-    logger.info("%s: %d of %d cells embedded, %d columns", key_added, n_embedded, adata.n_obs, card.dim)
-
-
-def per_cell(z: NDArray[np.float32], nuclei: Nuclei, *, n_obs: int) -> NDArray[np.float32]:
-    """Mean over the nuclei of each cell, (n_obs, D); NaN for cells without."""
-    n = np.bincount(nuclei.row, minlength=n_obs)
-    if n.max() <= 1:
-        rows = np.full((n_obs, z.shape[1]), np.nan, dtype=np.float32)
-        rows[nuclei.row] = z
-        return rows
-    order = np.argsort(nuclei.row, kind="stable")
-    has = np.flatnonzero(n)
-    sums = np.add.reduceat(z[order].astype(np.float64), np.cumsum(n[has]) - n[has], axis=0)
-    rows = np.full((n_obs, z.shape[1]), np.nan, dtype=np.float32)
-    rows[has] = sums / n[has, None]
-    return rows
-
-
-def describe(encoder: Encoder, *, device: str, dtype: str) -> dict[str, Any]:
-    """What the record says of the model and how it ran."""
-    card: ModelCard = encoder.card
-    devices = resolve_devices(device) if encoder.module is not None else ["cpu"]
-    return {
-        "model": card.name,
-        "weights_sha256": card.sha256,
-        "revision": card.revision,
-        "pooling": card.pooling,
-        "license": card.license,
-        "dim": card.dim,
-        "input_px": card.input_px,
-        "mpp": card.mpp,
-        "features": np.array(card.features, dtype=str),
-        "dtype": resolve_dtype(dtype, devices[0], encoder),
-        "device": ", ".join(devices),
-    }
+    if mask is not None:
+        one_of("mask", mask, MASKS)
+    options = {"model": model, "table_key": table_key, "mask": mask}
+    options |= {"device": device, "batch_size": batch_size, "dtype": dtype}
+    if isinstance(data, list | tuple):
+        embed_slides(data, key_added=key_added, store=store, **options)
+    else:
+        made = embed_table(data, store=store, **options)
+        write_embedded(as_table(data, table_key=table_key), made, key_added=key_added)

@@ -53,6 +53,10 @@ def expression(
     if x is None:
         msg = "`adata.X` is empty. Pass `layer=` (a key of `adata.layers`) that holds the expression."
         raise ValueError(msg)
+    if x.dtype.kind not in "biuf":
+        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+        msg = f"Expression must be numbers, got {x.dtype} in {where}."
+        raise ValueError(msg)
     if sparse.issparse(x):
         x = sparse.csc_matrix(x)
         wrong = np.array([not np.isfinite(x.data[a:b]).all() for a, b in zip(x.indptr[:-1], x.indptr[1:], strict=True)])

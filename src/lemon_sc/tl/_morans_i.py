@@ -13,7 +13,7 @@ from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import bad_value, missing_key
 from lemon_sc._core.log import logger
-from lemon_sc._core.record import write_record
+from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.rng import RNG, as_generator
 from lemon_sc._core.table import as_table, check_key
 from lemon_sc.analysis import moran
@@ -67,8 +67,9 @@ def morans_i(
     use_rep
         Embedding in ``adata.obsm`` to build the graph from: 15 nearest neighbours, exact, Euclidean on z-scored
         columns, directed, equal weights. Cells with NaN are left out and counted. The default where `connectivity_key`
-        is not given is ``"X_lemon"``. Time grows with the square of the number of cells: beyond a few 100,000, run
-        ``sc.pp.neighbors(adata, use_rep="X_lemon", key_added="lemon")`` and pass its graph.
+        is not given is ``"X_lemon"``. Memory does not grow with the square of the number of cells, time does: where
+        there is no GPU and more than a few 100,000 cells, an approximate graph is quicker, of ``sc.pp.neighbors(adata,
+        use_rep="X_lemon", key_added="lemon", transformer=lm.tl.KNNTransformer(method="approximate"))``.
     connectivity_key
         Graph in ``adata.obsp`` instead, such as ``"spatial_connectivities"`` or ``"lemon_connectivities"``. Rows are
         normalised to sum 1 and the diagonal is ignored. Distances are refused.
@@ -99,26 +100,28 @@ def morans_i(
     MissingKeyError
         If the embedding, graph, layer or a gene is not there.
     ValueError
-        If both graphs are given, the graph holds distances or no edges, or values are not finite.
+        If both graphs are given, the graph holds distances or no edges, values are not finite, no more than 15 cells
+        have an embedding, or all have the same.
     """
     adata = as_table(adata)
     check_key(key_added)
     names = check_genes(adata, all_genes(adata) if genes is None else genes)
+    perms, generator = _n_perms(n_perms), as_generator(rng)
     graph = _graph(adata, use_rep=use_rep, connectivity_key=connectivity_key)
     x = expression(adata, names, layer=layer, rows=graph.rows)
 
-    result = moran.morans_i(graph.w, x, rng=as_generator(rng), n_perms=_n_perms(n_perms), two_tailed=two_tailed)
+    result = moran.morans_i(graph.w, x, rng=generator, n_perms=perms, two_tailed=two_tailed)
 
     table = _table(result, names)
     made = graph.record | {
         "layer": "X" if layer is None else layer,
-        "n_perms": n_perms or 0,
+        "n_perms": perms,
         "two_tailed": two_tailed,
         "n_constant": int(np.isnan(result.I).sum()),
         "rng": "generator" if isinstance(rng, np.random.Generator) else int(rng),
     }
     adata.uns[key_added] = table
-    write_record(adata, keys.MORAN, made, key=key_added)
+    write_record(adata, keys.MORAN, made, key=key_added, made_from=_embedding_id(adata, graph))
     logger.info(
         "morans_i: %d genes (%d constant) on %d cells, %d left out",
         len(names),
@@ -190,10 +193,11 @@ def local_morans_i(
     adata = as_table(adata)
     name = check_key(f"local_moranI_{gene}" if key_added is None else key_added)
     column = check_genes(adata, gene)
+    perms, generator = _n_perms(n_perms), as_generator(rng)
     graph = _graph(adata, use_rep=use_rep, connectivity_key=connectivity_key)
     values = dense(expression(adata, column, layer=layer, rows=graph.rows)).ravel()
 
-    local = local_kernel(graph.w, values, rng=as_generator(rng), n_perms=_n_perms(n_perms))
+    local = local_kernel(graph.w, values, rng=generator, n_perms=perms)
 
     codes = np.full(adata.n_obs, -1)
     codes[graph.rows] = local.quadrant
@@ -203,10 +207,10 @@ def local_morans_i(
     made = graph.record | {
         "gene": gene,
         "layer": "X" if layer is None else layer,
-        "n_perms": n_perms or 0,
+        "n_perms": perms,
         "rng": "generator" if isinstance(rng, np.random.Generator) else int(rng),
     }
-    write_record(adata, RECORD_LOCAL, made, key=name)
+    write_record(adata, RECORD_LOCAL, made, key=name, made_from=_embedding_id(adata, graph))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +252,11 @@ def _stored_graph(adata: AnnData, key: str) -> _Graph:
     return _Graph(w=w, rows=rows, record=record | _counts(w, rows))
 
 
+def _embedding_id(adata: AnnData, graph: _Graph) -> str:
+    """Id of the embedding that the graph was built from; empty for a graph from elsewhere."""
+    return record_id(adata, keys.EMBED, graph.record["use_rep"]) if "use_rep" in graph.record else ""
+
+
 def _counts(w: sparse.csr_matrix, rows: NDArray[np.bool_]) -> dict[str, Any]:
     return {
         "n_cells": int(rows.sum()),
@@ -259,9 +268,9 @@ def _counts(w: sparse.csr_matrix, rows: NDArray[np.bool_]) -> dict[str, Any]:
 def _n_perms(n_perms: int | None) -> int:
     if n_perms is None:
         return 0
-    if n_perms < 1:
+    if isinstance(n_perms, bool) or not isinstance(n_perms, int | np.integer) or n_perms < 1:
         raise bad_value("n_perms", must="be None or an int >= 1", got=n_perms)
-    return n_perms
+    return int(n_perms)
 
 
 def _table(result: moran.MoranResult, genes: list[str]) -> pd.DataFrame:

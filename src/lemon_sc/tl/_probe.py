@@ -11,7 +11,7 @@ from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import bad_value
 from lemon_sc._core.log import logger
-from lemon_sc._core.record import write_record
+from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.rng import RNG, spawn
 from lemon_sc._core.table import as_table, check_key
 from lemon_sc.analysis.logistic import logistic_probe
@@ -149,7 +149,7 @@ def probe(
         whole[cells.rows] = out
         adata.obsm[predictions] = whole
         made["predictions"] = predictions
-    write_record(adata, keys.PROBE, made, key=key_added)
+    write_record(adata, keys.PROBE, made, key=key_added, made_from=record_id(adata, keys.EMBED, use_rep))
     _report(made)
 
 

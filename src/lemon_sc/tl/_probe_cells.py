@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,10 @@ class Cells:
 
 def class_column(adata: AnnData, target: object) -> str | None:
     """The column of ``adata.obs`` that `target` names; ``None`` if it names genes."""
+    if not isinstance(target, str) and not _is_list_of_names(target):
+        raise bad_value(
+            "target", must='be "genes", a gene, a list of genes, or a column of `adata.obs` with classes', got=target
+        )
     if not isinstance(target, str) or target == "genes" or (target in adata.var_names and target not in adata.obs):
         return None
     if target not in adata.obs:
@@ -62,6 +67,15 @@ def class_column(adata: AnnData, target: object) -> str | None:
             fix="If its numbers stand for classes: `adata.obs[target] = adata.obs[target].astype('category')`.",
         )
     return target
+
+
+def _is_list_of_names(target: object) -> bool:
+    """Whether these are texts in an order, which those of a set have not."""
+    return (
+        isinstance(target, Iterable)
+        and not isinstance(target, Set | Mapping)
+        and all(isinstance(name, str) for name in target)
+    )
 
 
 def take_cells(
@@ -134,8 +148,10 @@ def _text(column: pd.Series, rows: NDArray[np.bool_]) -> NDArray[np.str_]:
 def _placed(adata: AnnData, kind: str, groups: str | None, patient_key: str | None) -> NDArray[np.bool_]:
     """Which cells have a group, and coordinates where blocks are wanted."""
     placed = np.ones(adata.n_obs, dtype=bool)
-    for column in (groups, patient_key):
+    for name, column in (("groups", groups), ("patient_key", patient_key)):
         if column is not None:
+            if not isinstance(column, str):
+                raise bad_value(name, must="be the name of a column of `adata.obs`", got=column)
             if column not in adata.obs:
                 raise missing_key(column, where="adata.obs", have=adata.obs.columns)
             placed &= adata.obs[column].notna().to_numpy()
