@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from lemon_sc.embed import resolve_batch_size, resolve_devices, resolve_dtype
-from lemon_sc.models import ModelCard, as_encoder
+from lemon_sc.embed.devices import cpu_has_amx
+from lemon_sc.models import ModelCard, as_encoder, fast_vit
 
 CARD = ModelCard(name="m", dim=3)
 
@@ -57,6 +59,28 @@ def test_precision(monkeypatch):
     assert resolve_dtype("auto", "cuda:0", module) == "fp32"
     with pytest.raises(ValueError, match="Did you mean 'bf16'"):
         resolve_dtype("fb16", "cpu", module)
+
+
+@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("packs", [True, False])
+def test_precision_of_a_vit_on_the_cpu(monkeypatch, amx, packs):
+    module = VisionTransformer(img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=1, num_classes=0)
+    plain = as_encoder(module, ModelCard(name="m", dim=8, input_px=16))
+    with_registers = VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=1, num_classes=0, reg_tokens=1
+    )
+    other = as_encoder(with_registers, ModelCard(name="m", dim=8, input_px=16))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    monkeypatch.setattr(fast_vit, "can_pack", lambda dtype: packs)
+    assert resolve_dtype("auto", "cpu", plain) == ("bf16" if amx and packs else "fp32")
+    assert resolve_dtype("auto", "cpu", other) == "fp32"
+    assert resolve_dtype("fp32", "cpu", plain) == "fp32"
+    assert resolve_dtype("auto", "mps", plain) == "fp32"
+
+
+def test_an_older_torch_tells_nothing_of_the_cpu(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not cpu_has_amx()
 
 
 def test_batch_size():

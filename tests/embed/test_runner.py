@@ -3,6 +3,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from lemon_sc.embed.runner import Runner, is_out_of_memory
 from lemon_sc.models import Encoder, ModelCard, as_encoder
@@ -98,6 +99,60 @@ def test_reduced_precision_is_compared_with_fp32_once(crops):
         half(lambda z: -z, crops)
     with pytest.raises(RuntimeError, match='in bf16. Try dtype="fp32"'):
         half(lambda z: z * float("nan"), crops)
+
+
+@pytest.fixture(scope="module")
+def vit():
+    """A plain ViT, small, on crops of 40 px."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = VisionTransformer(
+            img_size=40, patch_size=8, embed_dim=64, depth=2, num_heads=2, num_classes=0, global_pool="token"
+        )
+    return as_encoder(module, ModelCard(name="vit", dim=64, input_px=40))
+
+
+def test_a_plain_vit_is_held_to_a_higher_standard(crops, vit):
+    fair = Runner(vit, device="cpu", batch_size=64, dtype="bf16")
+    z = fair.run(crops)
+    exact = vit.encode(crops)
+    assert 0 < np.abs(z - exact).max() < 0.1
+    poor = Runner(vit, device="cpu", batch_size=64, dtype="bf16")
+    away = np.random.default_rng(1).normal(size=exact.shape)
+    away -= (away * exact).sum(axis=1, keepdims=True) / (exact**2).sum(axis=1, keepdims=True) * exact
+    away *= np.linalg.norm(exact, axis=1, keepdims=True) / np.linalg.norm(away, axis=1, keepdims=True)
+    poor.fast.encode = lambda _: (exact + 0.1 * away).astype(np.float32)  # a cosine of 1 / sqrt(1.01)
+    with pytest.raises(
+        RuntimeError, match=r"In bf16 on cpu, model 'vit' is far from fp32 \(cosine 0.9950, .* >= 0.999\)"
+    ):
+        poor.run(crops)
+
+
+def test_memory_runs_out_on_the_fast_path(crops, vit):
+    run = Runner(vit, device="cpu", batch_size=64, dtype="fp32")
+    encode, sizes = run.fast.encode, []
+
+    def small_only(x):
+        sizes.append(len(x))
+        if len(x) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(x)
+
+    run.fast.encode = small_only
+    np.testing.assert_allclose(run.run(crops), vit.encode(crops), atol=1e-4)
+    assert sizes == [53, 27, 14, 14, 14, 11]
+
+
+def test_crops_are_checked_on_the_fast_path(crops, vit):
+    run = Runner(vit, device="cpu", batch_size=64, dtype="fp32")
+    with pytest.raises(TypeError, match="must be uint8 RGB"):
+        run.run(crops / 255)
+    with pytest.raises(ValueError, match="be 40 px per side, or larger"):
+        run.run(crops[:, :32, :32])
+
+
+def test_no_crops_for_a_vit(crops, vit):
+    assert Runner(vit, device="cpu", batch_size=64, dtype="fp32").run(crops[:0]).shape == (0, 64)
 
 
 def test_no_crops(crops):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from lemon_sc._core.threads import in_order
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from concurrent.futures import Future
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -35,20 +35,5 @@ def threads() -> Iterator[Each]:
     Jobs side by side use all processors. Several threads for each small matrix wait for one another, where processors
     are shared up to a hundred times longer than the work takes. Results do not depend on the number of threads.
     """
-    n = min(os.cpu_count() or 1, MOST)
-    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(n, "lemon_sc-analysis") as pool:
-
-        def each(function: Callable[[Item], Made], items: Iterable[Item], /) -> Iterator[Made]:
-            ahead: deque[Future[Made]] = deque()
-            try:
-                for item in items:
-                    ahead.append(pool.submit(function, item))
-                    if len(ahead) > n:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:
-                for future in ahead:
-                    future.cancel()
-
-        yield each
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield partial(in_order, workers=min(os.cpu_count() or 1, MOST))

@@ -7,20 +7,18 @@ by, so memory is bounded by a few blocks and their crops.
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from lemon_sc._core.threads import in_order
 from lemon_sc.crops.resample import Resampler, resampler
 from lemon_sc.geometry.windows import plan_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -231,22 +229,6 @@ def do_block(block: int, plan: BlockPlan, level: Level) -> Done:
     return Done(index=index, crops=crops, pieces=pieces)
 
 
-def in_order(jobs: Sequence[Callable[[], Done]], *, workers: int) -> Iterator[Done]:
-    """Run jobs on `workers` threads, and yield their results in order, as many ahead as there are threads."""
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="lemon_sc-crops") as pool:
-        ahead: deque[Future[Done]] = deque()
-        try:
-            for job in jobs:
-                ahead.append(pool.submit(job))
-                if len(ahead) > workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
-
-
 class Border:
     """Windows that cross blocks, while they wait for their last piece.
 
@@ -351,8 +333,7 @@ def stream_crops(
         return
     level, plan = plan_blocks(image, xy, mpp=mpp, size_px=size_px, target_mpp=target_mpp, block_px=block_px)
     border = Border(plan, level.shape)
-    jobs = [lambda block=block: do_block(block, plan, level) for block in plan.order]
-    for done in in_order(jobs, workers=workers or cpu_count() or 1):
+    for done in in_order(lambda block: do_block(block, plan, level), plan.order, workers=workers or cpu_count() or 1):
         if len(done.index):
             yield done.index, done.crops
         complete = border.take(done.pieces)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,7 +10,7 @@ from lemon_sc._core.errors import bad_value, one_of
 from lemon_sc.models.encoder import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lemon_sc.models.encoder import Encoder
 
@@ -55,7 +55,10 @@ def _check_device(name: str | torch.device) -> str:
 
 
 def resolve_dtype(dtype: str, device: str, encoder: Encoder) -> str:
-    """``"fp32"`` or ``"bf16"``; ``"auto"`` is bf16 for a module on a CUDA device that computes in it, else fp32.
+    """``"fp32"`` or ``"bf16"``.
+
+    ``"auto"`` is bf16 for a module on a CUDA device that computes in it, and for a plain ViT on a CPU that multiplies
+    matrices of it in hardware (Intel AMX); else fp32.
 
     Parameters
     ----------
@@ -71,8 +74,19 @@ def resolve_dtype(dtype: str, device: str, encoder: Encoder) -> str:
         return "fp32"
     if dtype != "auto":
         return dtype
-    on_cuda = device.startswith("cuda")
-    return "bf16" if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device != "cpu" or not cpu_has_amx():
+        return "fp32"
+    from lemon_sc.models.fast_vit import can_pack, fits  # loads timm, which other models do without
+
+    return "bf16" if fits(encoder.module) and can_pack(torch.bfloat16) else "fp32"
+
+
+def cpu_has_amx() -> bool:
+    """Whether the CPU multiplies matrices of bfloat16 in hardware, as far as this torch can tell."""
+    tell: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return bool(tell().get("amx_bf16"))
 
 
 def resolve_batch_size(batch_size: int | str, device: str) -> int:

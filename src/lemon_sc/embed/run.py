@@ -57,7 +57,8 @@ def embed_batches(
     batch_size
         Crops at once per device; ``"auto"`` chooses by device. Halved where memory runs out.
     dtype
-        ``"auto"`` (bf16 on CUDA devices that have it, else fp32), ``"fp32"`` or ``"bf16"``.
+        ``"auto"`` (bf16 on CUDA devices that have it and for plain ViTs on CPUs with AMX, else fp32), ``"fp32"`` or
+        ``"bf16"``.
     progress
         Show a bar.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from zarr.codecs import ZstdCodec
 
 import lemon_sc
 from lemon_sc._core.log import progress
+from lemon_sc._core.threads import in_order
 from lemon_sc.io.chunks import ZarrPixels
 from lemon_sc.io.image import Image, PixelsLevel, downsample
 
@@ -192,18 +191,7 @@ def _copy(level: Any, array: Any, path: Path) -> Iterator[int]:
                     array[:, y:yb, x:xb] = planes
         return (y1 - y0) * (x1 - x0)
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="lemon_sc-rechunk") as pool:
-        ahead: deque[Any] = deque()
-        try:
-            for box in jobs:
-                ahead.append(pool.submit(copy, box))
-                if len(ahead) > workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+    yield from in_order(copy, jobs, workers=workers)
 
 
 @contextmanager

@@ -1,0 +1,40 @@
+"""Jobs on threads, results in order, few of them ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def in_order(function: Callable[[Item], Made], items: Iterable[Item], *, workers: int) -> Iterator[Made]:
+    """What a function gives for each item, in the order of the items.
+
+    Parameters
+    ----------
+    function
+        Called on `workers` threads. Its first error is raised here, and what has not begun is not begun.
+    items
+        Taken as they are needed: as many results are held as there are threads, whatever the number of items.
+    workers
+        How many threads.
+    """
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="lemon_sc") as pool:
+        ahead: deque[Future[Made]] = deque()
+        try:
+            for item in items:
+                ahead.append(pool.submit(function, item))
+                if len(ahead) > workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
