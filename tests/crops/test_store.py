@@ -236,3 +236,16 @@ def test_a_store_that_may_only_be_read_is_read(tmp_path):
     np.testing.assert_array_equal(open_store(tmp_path / "s.zarr").read(np.arange(10)), some_crops())
     for path in [tmp_path / "s.zarr", *(tmp_path / "s.zarr").rglob("*")]:
         path.chmod(0o755)
+
+
+@pytest.mark.parametrize("damage", ["altered", "truncated"])
+def test_a_damaged_crop_is_an_error_that_says_what_to_do(tmp_path, damage):
+    write(tmp_path / "s.zarr", some_crops())
+    file = next((tmp_path / "s.zarr" / "crops" / "c").rglob("0"))
+    while file.is_dir():
+        file = file / "0"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 255
+    file.write_bytes(data if damage == "altered" else data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"s.zarr' is damaged between positions .* again with the same settings"):
+        open_store(tmp_path / "s.zarr").read(np.arange(10))

@@ -146,8 +146,8 @@ def none_ok(table):
         (None, {"keep": "okay"}, ValueError, r"`keep` must be one of .*Did you mean 'ok'"),
         (None, {"keep": ["ok", "blured"]}, ValueError, "Did you mean 'blurred'"),
         (None, {"keep": []}, ValueError, "`keep` must name at least one verdict"),
-        (None, {"max_crowding": 50}, ValueError, "`max_crowding` must lie between 0 and 1, or be None, got 50"),
-        (None, {"max_crowding": float("nan")}, ValueError, "`max_crowding` must lie between 0 and 1"),
+        (None, {"max_crowding": 50}, ValueError, "`max_crowding` must be a number from 0 to 1, or None, got 50"),
+        (None, {"max_crowding": float("nan")}, ValueError, "`max_crowding` must be a number from 0 to 1"),
         (None, {"table_key": "tabel"}, MissingKeyError, "Did you mean 'table'"),
     ],
 )

@@ -99,3 +99,33 @@ def test_something_else_at_the_path_is_left_alone(sdata, tmp_path):
     with pytest.raises(ValueError, match="is not a store of embeddings"):
         embed(sdata, Counting(), store=tmp_path / "z.zarr")
     assert zarr.open_group(tmp_path / "z.zarr", mode="r").attrs["mine"]
+
+
+def test_masks_follow_the_outlines_they_were_made_of(tmp_path):
+    sdata = lm.datasets.phantom(n_cells=60)
+    shapes = sdata["nucleus_boundaries"]
+    lm.pp.extract_nuclei(sdata)
+    small = embed(sdata, Counting(), mask="nucleus", store=tmp_path / "z.zarr").copy()
+    shapes["geometry"] = shapes.geometry.scale(1.4, 1.4)
+    lm.pp.extract_nuclei(sdata)
+    large = embed(sdata, Counting(), mask="nucleus", store=tmp_path / "z.zarr")
+    assert np.nanmedian(large - small) < 0, "more of the crop is nucleus, less is white"
+
+
+def test_a_change_anywhere_in_the_image_is_another_content(tmp_path):
+    from lemon_sc._objects.stores import image_digest
+    from lemon_sc.io.image import array_image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (900, 1100, 3), dtype=np.uint8)
+    before = image_digest(array_image(pixels))
+    assert image_digest(array_image(pixels.copy())) == before
+    for part in (np.s_[:225], np.s_[-225:], np.s_[:, :275], np.s_[:, -275:]):
+        other = pixels.copy()
+        other[part] = 240
+        assert image_digest(array_image(other)) != before
+
+
+def test_a_function_has_no_digest_and_says_so(sdata, tmp_path, caplog):
+    with caplog.at_level("WARNING"):
+        embed(sdata, Counting(), store=tmp_path / "z.zarr")
+    assert "knows its rows by that name alone" in caplog.text

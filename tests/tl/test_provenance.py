@@ -5,6 +5,7 @@ import logging
 import anndata as ad
 import numpy as np
 import pytest
+import torch
 
 import lemon_sc as lm
 from lemon_sc.models import ModelCard
@@ -125,3 +126,66 @@ def test_all_of_it_survives_a_file(sdata, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         lm.tl.morans_i(table)
     assert "mask: '' -> 'nucleus'" in caplog.text
+
+
+def test_networks_of_one_name_and_other_weights_do_not_mix(sdata):
+    card = ModelCard(name="net", dim=3)
+    nets = [torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 3)) for _ in "ab"]
+    cohort = ad.concat([slide(sdata, name, (net, card)) for name, net in zip("ab", nets, strict=True)])
+    with pytest.raises(ValueError, match="cannot be compared"):
+        lm.tl.probe(cohort, groups="slide")
+    again = ad.concat([slide(sdata, name, (nets[0], card)) for name in "ab"])
+    lm.tl.morans_i(again)
+    assert again.uns["moranI"]["I"].notna().any()
+
+
+def test_training_on_is_another_embedding(sdata):
+    net, card = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4800, 3)), ModelCard(name="net", dim=3)
+    lm.tl.embed(sdata, model=(net, card))
+    lm.tl.morans_i(sdata["table"])
+    torch.nn.init.normal_(net[1].weight)
+    lm.tl.embed(sdata, model=(net, card))
+    assert "weights_sha256" in sdata["table"].uns["lemon_sc"]["moranI"]["moranI"]["stale"]
+
+
+@pytest.mark.parametrize("what", ["outlines", "image"])
+def test_other_nuclei_or_another_image_under_the_same_name_are_other_content(sdata, what):
+    lm.tl.embed(sdata, model=RGB)
+    if what == "outlines":
+        nuclei = sdata["nucleus_boundaries"]
+        nuclei["geometry"] = nuclei.geometry.translate(0.3, 0.2)
+    else:
+        sdata.images["he_image"] = (sdata["he_image"] // 2).assign_attrs(sdata["he_image"].attrs)
+    lm.pp.extract_nuclei(sdata)
+    assert "content" in sdata["table"].uns["lemon_sc"]["embed"]["X_lemon"]["stale"]
+
+
+@pytest.mark.parametrize("uns_merge", ["first", "same", "unique"])
+def test_the_record_of_one_slide_does_not_stand_for_another(sdata, uns_merge):
+    lm.pp.extract_nuclei(sdata, store="memory")
+    one = sdata["table"].copy()
+    lm.pp.extract_nuclei(sdata, store="memory", mask="nucleus")
+    cohort = ad.concat([one, sdata["table"]], uns_merge=uns_merge, index_unique="-")
+    with pytest.raises(ValueError, match="several extractions"):
+        lm.tl.embed(cohort, model=RGB)
+
+
+@pytest.mark.parametrize("uns_merge", [None, "first", "same"])
+def test_crops_of_different_slides_do_not_overlap(sdata, uns_merge):
+    """Slides whose nuclei lie at the same px, in images of their own."""
+    one = slide(sdata, "a")
+    sdata.images["he_image"] = (sdata["he_image"] // 2).assign_attrs(sdata["he_image"].attrs)
+    lm.pp.extract_nuclei(sdata)
+    cohort = ad.concat([one, slide(sdata, "b")], uns_merge=uns_merge)
+    lm.tl.probe(cohort, groups="slide")
+    assert cohort.uns["lemon_sc"]["probe"]["probe"]["n_overlapping"] == 0
+
+
+def test_what_was_seen_in_the_pixels_holds_after_the_same_extraction(sdata):
+    table = sdata["table"]
+    lm.tl.embed(sdata, model=RGB)
+    table.obs.loc[table.obs_names[:3], "nucleus_qc"] = "pen"
+    lm.pp.extract_nuclei(sdata)
+    assert (table.obs["nucleus_qc"][:3] == "pen").all()
+    lm.pp.extract_nuclei(sdata, multiple="mean")
+    assert (table.obs["nucleus_qc"][:3] != "pen").all()

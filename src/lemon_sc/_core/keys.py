@@ -22,6 +22,9 @@ NUCLEUS_ID: Final = "nucleus_id"
 ENCODER: Final = "_encoder"
 """``adata.obs[use_rep + ENCODER]``: in words, which encoder made the row from what. Rows that differ do not mix."""
 
+EXTRACTION: Final = "nucleus_extraction"
+"""``adata.obs[EXTRACTION]``: id of the extraction that found the nucleus; joined tables hold several."""
+
 N_NUCLEI: Final = "n_nuclei"
 """``adata.obs[N_NUCLEI]``: how many nuclei the cell has."""
 

@@ -11,7 +11,7 @@ import spatialdata as sd
 
 from lemon_sc._core import keys
 from lemon_sc._core.errors import bad_value, listing
-from lemon_sc._core.record import read_record
+from lemon_sc._core.record import ID, read_record
 from lemon_sc._core.table import as_table
 from lemon_sc._objects.outlines import outlines_in_pixels
 from lemon_sc.crops.mask import WHITE, apply_mask, outline_masks
@@ -67,7 +67,15 @@ class Nuclei:
 
 def extraction(adata: ad.AnnData) -> dict[str, Any]:
     """Record of `lm.pp.extract_nuclei`."""
-    return read_record(adata, keys.NUCLEI, fix=EXTRACT_FIRST)
+    record = read_record(adata, keys.NUCLEI, fix=EXTRACT_FIRST)
+    rows = adata.obs.get(keys.EXTRACTION)
+    if "mask" not in record or (rows is not None and not (rows == record[ID]).all()):
+        msg = (
+            "The table holds nuclei of several extractions, as after `anndata.concat`, and a record of at most one of "
+            "them. Embed each slide before joining them, and draw crops of one slide at a time."
+        )
+        raise ValueError(msg)
+    return record
 
 
 def nuclei_of(adata: ad.AnnData) -> Nuclei:

@@ -6,8 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 import spatialdata as sd
 
+import lemon_sc
 from lemon_sc._core import keys
 from lemon_sc._core.record import digest
 from lemon_sc._objects.nuclei import extraction, scene_of
@@ -17,22 +19,40 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
+    from lemon_sc._objects.candidates import Candidates
     from lemon_sc._objects.nuclei import Nuclei
     from lemon_sc.crops.stream import PyramidImage
     from lemon_sc.io.elements import Scene
 
-TOKEN_PX = 1024
-"""Side of the part of the coarsest level that stands for the pixels of an image."""
+GRID, PATCH_PX = 8, 128
+"""Patches along each axis of the coarsest level, and their side: they stand for the pixels of an image."""
 
 
 def image_digest(image: PyramidImage) -> str:
-    """Digest of an image's size and of the middle of its coarsest level: another image under the same name is found."""
+    """Digest of an image's size and of patches all over its coarsest level: another image of the same name is found."""
     level = image.levels[-1]
-    height, width = level.shape
-    y0, x0 = max((height - TOKEN_PX) // 2, 0), max((width - TOKEN_PX) // 2, 0)
-    pixels = level.read(y0, min(y0 + TOKEN_PX, height), x0, min(x0 + TOKEN_PX, width))
-    sizes = [list(level.shape) for level in image.levels]
-    return digest(sizes, hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).hexdigest())
+    pixels = hashlib.blake2b(digest_size=16)
+    (ys, high), (xs, wide) = (patch_starts(size) for size in level.shape)
+    for y in ys:
+        for x in xs:
+            pixels.update(np.ascontiguousarray(level.read(y, y + high, x, x + wide)).tobytes())
+    return digest([list(each.shape) for each in image.levels], pixels.hexdigest())
+
+
+def patch_starts(size: int) -> tuple[list[int], int]:
+    """Where patches start along an axis of `size` px, evenly from end to end, and their length."""
+    length = min(PATCH_PX, size)
+    return sorted({int(v) for v in np.linspace(0, size - length, GRID)}), length
+
+
+def extraction_digest(scene: Scene, candidates: Candidates) -> str:
+    """Digest of what an extraction starts from: the pixels, and where all nuclei lie and how they are outlined."""
+    outlines = hashlib.blake2b(digest_size=16)
+    outlines.update((np.round(candidates.xy, 3) + 0.0).tobytes())
+    outlines.update(np.round(candidates.area_um2, 3).tobytes())
+    if scene.kind == "polygons":
+        outlines.update(shapely.get_coordinates(scene.nuclei.geometry.to_numpy()).tobytes())
+    return digest(image_digest(scene.image), outlines.hexdigest(), "\0".join(map(str, candidates.join.nucleus_id)))
 
 
 def in_reading_order(scene: Scene, nuclei: Nuclei, *, size_px: int, target_mpp: float) -> Nuclei:
@@ -49,7 +69,8 @@ def content_digest(adata: ad.AnnData, nuclei: Nuclei, pixels: str, *settings: An
     whose = hashlib.blake2b("\0".join(map(str, names)).encode(), digest_size=16)
     whose.update(np.ascontiguousarray(nuclei.xy).tobytes())
     whose.update(np.ascontiguousarray(nuclei.rank).tobytes())
-    return digest(whose.hexdigest(), pixels, *settings)
+    made = extraction(adata).get("content", "")
+    return digest(whose.hexdigest(), pixels, made, lemon_sc.__version__, *settings)
 
 
 def source_digest(data: ad.AnnData | sd.SpatialData, adata: ad.AnnData, source: str) -> str:

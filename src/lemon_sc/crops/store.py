@@ -58,7 +58,7 @@ class CropStore:
         out = np.empty((len(index), *self.crops.shape[1:]), dtype=np.uint8)
         for chunk in np.unique(index // CHUNK):  # slices, for zarr's fancy indexing decodes a shard per row
             wanted = np.flatnonzero(index // CHUNK == chunk)
-            part = np.asarray(self.crops[chunk * CHUNK : (chunk + 1) * CHUNK])
+            part = self._decoded(chunk * CHUNK, (chunk + 1) * CHUNK)
             out[wanted] = part[index[wanted] - chunk * CHUNK]
         return out
 
@@ -67,7 +67,18 @@ class CropStore:
         for start in range(0, len(self), SHARD):
             kept = np.flatnonzero(wanted[start : start + SHARD])
             if len(kept):
-                yield start + kept, np.asarray(self.crops[start : start + SHARD])[kept]
+                yield start + kept, self._decoded(start, start + SHARD)[kept]
+
+    def _decoded(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Crops of a range; an error if what lies on the disk is not what was written."""
+        try:
+            return np.asarray(self.crops[start:stop])
+        except (RuntimeError, ValueError, OSError) as error:
+            msg = (
+                f"The crop store '{self.path}' is damaged between positions {start} and {stop} ({error}). Run "
+                "`lm.pp.extract_nuclei` again with the same settings: it makes what is damaged anew."
+            )
+            raise ValueError(msg) from error
 
 
 def store_id(obs_name: NDArray[Any], xy: NDArray[np.float64], attrs: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ journal goes with it, as the attribute ``shards``. A lock keeps two runs apart.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -103,6 +104,8 @@ def locked(path: Path) -> Iterator[None]:
         try:
             lock.acquire()
         except filelock.Timeout as error:
+            if not lock_path.exists():  # then nobody holds it: it cannot be made
+                raise OSError(errno.EACCES, "no lock can be made there") from error
             msg = f"Another run is writing '{path}'. Wait for it to end, or choose another path."
             raise StoreBusyError(msg) from error
     try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import difflib
+import hashlib
 import sys
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +185,7 @@ def as_encoder(model: Any = None, card: ModelCard | None = None) -> Encoder:
     if model is None:
         return load(DEFAULT)
     if isinstance(model, Encoder):
-        return model
+        return _identified(model)
     if isinstance(model, str | PathLike):
         return load(model)
     if callable(model):
@@ -200,11 +202,22 @@ def _wrap(model: Callable[..., Any], card: ModelCard) -> Encoder:
     torch = sys.modules.get("torch")  # a module exists only where torch has been imported
     if torch is not None and isinstance(model, torch.nn.Module):
         _check_heads(model, card)
-        return Encoder(card=card, module=copy.deepcopy(model).eval().requires_grad_(requires_grad=False))
+        return _identified(Encoder(card=card, module=copy.deepcopy(model).eval().requires_grad_(requires_grad=False)))
     if isinstance(model, Encoder | str | PathLike) or not callable(model):
         msg = f"A card goes with a torch.nn.Module or a callable, not with {type(model).__name__}."
         raise TypeError(msg)
     return Encoder(card=card, function=model)
+
+
+def _identified(encoder: Encoder) -> Encoder:
+    """The encoder with the digest of its network on its card: networks of one name and other weights are not mixed."""
+    if encoder.module is None or encoder.card.sha256:
+        return encoder
+    digest = hashlib.sha256(repr(encoder.module).encode())
+    for name, values in encoder.module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(values.detach().cpu().float().contiguous().numpy().tobytes())
+    return replace(encoder, card=replace(encoder.card, sha256=digest.hexdigest()))
 
 
 def _check_heads(module: Any, card: ModelCard) -> None:

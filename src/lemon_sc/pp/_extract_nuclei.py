@@ -13,11 +13,12 @@ from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import bad_value, listing, one_of
 from lemon_sc._core.log import logger
-from lemon_sc._core.record import write_record
+from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.table import as_table
 from lemon_sc._objects.candidates import MULTIPLE, collect
 from lemon_sc._objects.choose import check_somewhere, choose, nuclei_to_cut
 from lemon_sc._objects.per_nucleus import nucleus_table
+from lemon_sc._objects.stores import extraction_digest
 from lemon_sc.crops.mask import MASKS
 from lemon_sc.crops.store import open_store
 from lemon_sc.crops.stream import TARGET_MPP
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from lemon_sc._objects.nuclei import Nuclei
     from lemon_sc.io.elements import Scene
 
-DECIDES = ("image_key", "shapes_key", "multiple", "mask", "mpp", "affine")
+DECIDES = ("image_key", "shapes_key", "multiple", "mask", "mpp", "affine", "content")
 """Settings without which the crops would show something else."""
 
 CROWDED = 0.5
@@ -56,7 +57,7 @@ def check_arguments(store: object, multiple: str, size_px: int, mask: str | None
 
 
 def check_names(adata: ad.AnnData, table_key: str) -> None:
-    """Raise if row names repeat: crops are kept and found again by the name of their cell."""
+    """Raise if row names repeat or hold line breaks: crops are kept and found again by the name of their cell."""
     twice = adata.obs_names[adata.obs_names.duplicated()].unique()
     if len(twice):
         msg = (
@@ -64,6 +65,10 @@ def check_names(adata: ad.AnnData, table_key: str) -> None:
             f"({listing(twice, most=3)}). "
             "Call `.obs_names_make_unique()` on the table first."
         )
+        raise ValueError(msg)
+    broken = [name for name in adata.obs_names if "\n" in name]
+    if broken:
+        msg = f"`sdata.tables[{table_key!r}].obs_names` hold line breaks ({listing(broken, most=3)}). Rename them."
         raise ValueError(msg)
 
 
@@ -106,7 +111,8 @@ def extract_nuclei(
         was interrupted, or killed, goes on there when the same call is made again.
     multiple
         Cells with several nuclei: ``"largest"`` takes the largest; ``"mean"`` embeds all and averages the embeddings;
-        ``"all"`` makes a table of its own, ``sdata["nuclei"]``, with one row per nucleus and its cell's expression.
+        ``"all"`` makes a table of its own, ``sdata["nuclei"]``, with one row per nucleus and its cell's expression; run
+        again, it makes that table anew, without what was computed in the old one.
     size_px
         Side of the crop in px of 0.25 um: 40 to embed, 60 to train (a 40 px crop can then be rotated freely).
     mask
@@ -124,6 +130,8 @@ def extract_nuclei(
         nuclei of a cell are averaged, the gravest verdict counts.
     `.obs["nucleus_id"]`, `.obs["n_nuclei"]`
         Id of the nucleus taken, and how many the cell has.
+    `.obs["nucleus_extraction"]`
+        Id of this extraction, so that rows of several are told apart after `anndata.concat`.
     `.obs["nucleus_crowding"]`, `.obs["nucleus_crowded"]`
         Share of the 10 um window that lies nearer to the centre of another nucleus, float32, NaN without a nucleus;
         and whether that is more than half. For information: such nuclei are embedded.
@@ -172,6 +180,7 @@ def extract_nuclei(
         "mask": mask or "",
         "mpp_given": mpp is not None,
         **describe(scene, candidates, size_px=size_px),
+        "content": extraction_digest(scene, candidates),
     }
     nuclei = nuclei_to_cut(found, candidates)
     kept = Kept() if store is None else keep_crops(adata, scene, nuclei, found.qc, record, store=store)
@@ -207,7 +216,17 @@ def write_found(adata: ad.AnnData, found: Found, nuclei: Nuclei, record: dict[st
         "nucleus_id": extra.nucleus_id.astype(str),
         "rank": extra.rank,
     }
-    adata.obs[keys.NUCLEUS_QC] = pd.Categorical(found.qc, categories=list(keys.QC_CATEGORIES))
+    before, known = record_id(adata, keys.NUCLEI), adata.obs.get(keys.NUCLEUS_QC)
+    made = {**record, "extra": further, "store": kept.path, "store_id": kept.store_id}
+    if kept.crops is not None:
+        further["crops"] = kept.further
+    write_record(adata, keys.NUCLEI, made, decides=DECIDES)
+    now = record_id(adata, keys.NUCLEI)
+    qc = found.qc
+    if known is not None and before == now:  # of the same pixels: what was seen in them still holds
+        qc = np.where((qc == keys.QC_OK) & known.isin(keys.QC_FROM_PIXELS), known.astype(object), qc)
+    adata.obs[keys.NUCLEUS_QC] = pd.Categorical(qc, categories=list(keys.QC_CATEGORIES))
+    adata.obs[keys.EXTRACTION] = pd.Categorical([now] * adata.n_obs)
     adata.obs[keys.NUCLEUS_ID] = found.ids.astype(str)
     adata.obs[keys.N_NUCLEI] = found.n_nuclei.astype(np.int32)
     adata.obs[keys.CROWDING] = found.crowding.astype(np.float32)
@@ -216,9 +235,6 @@ def write_found(adata: ad.AnnData, found: Found, nuclei: Nuclei, record: dict[st
     adata.obsm.pop(keys.NUCLEI, None)  # crops of an earlier run do not belong to these nuclei
     if kept.crops is not None:
         adata.obsm[keys.NUCLEI] = kept.crops
-        further["crops"] = kept.further
-    made = {**record, "extra": further, "store": kept.path, "store_id": kept.store_id}
-    write_record(adata, keys.NUCLEI, made, decides=DECIDES)
     report(adata, record)
 
 

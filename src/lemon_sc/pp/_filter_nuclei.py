@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import bad_value, missing_key, one_of
 from lemon_sc._core.log import logger
+from lemon_sc._core.record import MADE_FROM, record_id
 from lemon_sc._core.table import as_table
 from lemon_sc.io.ids import ATTRS
 
@@ -37,8 +39,9 @@ def check_table(adata: AnnData, max_crowding: float | None) -> None:
         if key not in adata.obs:
             fix = "Run `lm.pp.extract_nuclei` first."
             raise missing_key(key, where="adata.obs", have=adata.obs.columns, fix=fix)
-    if max_crowding is not None and not 0 <= max_crowding <= 1:
-        raise bad_value("max_crowding", must="lie between 0 and 1, or be None", got=max_crowding)
+    number = isinstance(max_crowding, int | float | np.number) and not isinstance(max_crowding, bool)
+    if max_crowding is not None and not (number and 0 <= max_crowding <= 1):
+        raise bad_value("max_crowding", must="be a number from 0 to 1, or None", got=max_crowding)
     if adata.isbacked:
         msg = "The table is backed by a file, whose rows cannot be taken out. Read it with `adata = adata.to_memory()`."
         raise ValueError(msg)
@@ -137,10 +140,12 @@ def filter_nuclei(
 def with_table(sdata: sd.SpatialData, adata: AnnData, table_key: str) -> sd.SpatialData:
     """A SpatialData that shares all elements with `sdata` but this table."""
     elements = {name: element for _, name, element in sdata.gen_elements() if name != table_key}
-    return sd.SpatialData.init_from_elements({**elements, table_key: adata}, attrs=dict(sdata.attrs))
+    return sd.SpatialData.init_from_elements({**elements, table_key: adata}, attrs=deepcopy(dict(sdata.attrs)))
 
 
 def pixels_were_seen(adata: AnnData) -> bool:
-    """Whether verdicts that need pixels are known: crops were kept, or nuclei embedded."""
+    """Whether verdicts that need pixels are known: crops were kept, or these nuclei embedded."""
     home = adata.uns.get(keys.UNS, {})
-    return keys.NUCLEI in adata.obsm or bool(home.get(keys.NUCLEI, {}).get("store")) or bool(home.get(keys.EMBED))
+    of = record_id(adata, keys.NUCLEI)
+    embedded = any(record.get(MADE_FROM) == of for record in home.get(keys.EMBED, {}).values())
+    return keys.NUCLEI in adata.obsm or bool(home.get(keys.NUCLEI, {}).get("store")) or embedded

@@ -10,7 +10,7 @@ import numpy as np
 
 from lemon_sc._core.log import progress
 from lemon_sc._objects.nuclei import cut, warn_slow
-from lemon_sc._objects.stores import apply_verdicts, image_digest, in_reading_order, verdict_codes
+from lemon_sc._objects.stores import apply_verdicts, in_reading_order, verdict_codes
 from lemon_sc.crops.store import open_store, write_store
 
 if TYPE_CHECKING:
@@ -77,10 +77,7 @@ def keep_crops(
         xy=nuclei.xy,
         rank=nuclei.rank,
         size_px=record["size_px"],
-        attrs={
-            **{k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in record.items()},
-            "pixels": image_digest(scene.image),
-        },
+        attrs={k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in record.items()},
     )
     apply_verdicts(qc, nuclei.row, np.asarray(open_store(store).group["verdict"]))
     return Kept(path=str(Path(store).resolve()), store_id=made)

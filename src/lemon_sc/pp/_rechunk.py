@@ -97,8 +97,10 @@ def rechunk(sdata: sd.SpatialData, *, path: str | os.PathLike[str], image_key: s
     new = placed_element(written.levels, places, channels=channels)
     del sdata.images[image_key]
     sdata.images[image_key] = new
-    if record:
-        record["path"] = written.path
+    if record:  # a new dict: a filtered copy of `sdata` may share the old one
+        home = sdata.attrs[keys.UNS]
+        images = {**home[keys.IMAGES], image_key: {**record, "path": written.path}}
+        sdata.attrs[keys.UNS] = {**home, keys.IMAGES: images}
     logger.info("%r is now read from '%s' (%d levels)", image_key, target, len(written.levels))
     if sdata.path is not None:
         logger.warning("The store '%s' keeps its own copy of %r: write `sdata` anew to drop it", sdata.path, image_key)

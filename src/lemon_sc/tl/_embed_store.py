@@ -9,6 +9,7 @@ import numpy as np
 import spatialdata as sd
 import zarr
 
+from lemon_sc._core.log import logger
 from lemon_sc._objects.nuclei import crop_batches, extraction, scene_of
 from lemon_sc._objects.stores import apply_verdicts, content_digest, in_reading_order, source_digest, verdict_codes
 from lemon_sc.embed.run import encoded
@@ -76,6 +77,13 @@ def embed_to_store(
     The nuclei in the order of the store, and their embeddings, (n, D).
     """
     card, qc = encoder.card, crops["qc"]
+    if encoder.function is not None and not card.features and not card.sha256:
+        logger.warning(
+            "Model %r is a function, which has no digest: '%s' knows its rows by that name alone. Use another name, or "
+            "another store, when the function changes",
+            card.name,
+            path,
+        )
     check_store(path)
     if source == "image" and isinstance(data, sd.SpatialData):
         scene = scene_of(data, extraction(adata))

@@ -277,6 +277,8 @@ def _report(made: dict[str, Any]) -> None:
         made["n_undefined"],
         "correlations" if made["kind"] == "genes" else "class scores",
     )
+    if made["kind"] == "genes" and not np.isfinite(made["score"]):
+        logger.warning("probe: every correlation is undefined: expression or prediction is constant in every fold")
     if made["kind"] == "classes" and made["n_undefined"]:
         logger.warning(
             "probe: in %d of %d pairs of fold and class the fold has no cell of the class; left out of its means",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -203,7 +204,9 @@ def leakage(adata: AnnData, cells: Cells, *, rng: np.random.Generator) -> dict[s
             "probe: %d cells share their embedding, bit for bit, with a held-out cell", made["n_shared_rows"]
         )
     if made["n_overlapping"] > 0:
-        logger.warning(
+        at_seams = folds.kind == "spatial_blocks"  # of one slide; along their borders there is no other way
+        logger.log(
+            logging.INFO if at_seams else logging.WARNING,
             "probe: the crops of %d of %d cells overlap with the crop of a cell in another fold (%s)",
             made["n_overlapping"],
             len(apart),
@@ -215,6 +218,9 @@ def leakage(adata: AnnData, cells: Cells, *, rng: np.random.Generator) -> dict[s
 def _overlap(adata: AnnData, cells: Cells, apart: NDArray[np.intp]) -> dict[str, Any]:
     """Cells whose crop overlaps with one in another fold, and how that was found; NaN without coordinates."""
     nuclei = adata.uns.get(keys.UNS, {}).get(keys.NUCLEI)
+    several = keys.EXTRACTION in adata.obs and adata.obs[keys.EXTRACTION].nunique() > 1
+    if several:  # each slide has px of its own
+        nuclei = None
     if nuclei is not None and keys.NUCLEUS_XY in adata.obsm:
         source, side = keys.NUCLEUS_XY, nuclei["size_px"] * nuclei["target_mpp"] / np.asarray(nuclei["mpp"])
     elif SPATIAL in adata.obsm:
@@ -222,14 +228,17 @@ def _overlap(adata: AnnData, cells: Cells, apart: NDArray[np.intp]) -> dict[str,
     else:
         return {"n_overlapping": float("nan"), "overlap_from": "no coordinates", "overlap_within": "none"}
     xy = np.asarray(adata.obsm[source], dtype=np.float64)[cells.rows, :2]
-    slide, within = _slides(adata, cells, one_image=nuclei is not None)
+    slide, within = _slides(adata, cells, one_image=nuclei is not None, several=several)
     there = np.isfinite(xy).all(axis=1)
     hit = overlapping_windows(xy[there], slide[there], apart[there], side=side)
     return {"n_overlapping": float(hit.sum()), "overlap_from": source, "overlap_within": within}
 
 
-def _slides(adata: AnnData, cells: Cells, *, one_image: bool) -> tuple[NDArray[np.intp], str]:
+def _slides(adata: AnnData, cells: Cells, *, one_image: bool, several: bool) -> tuple[NDArray[np.intp], str]:
     """(N,) the slide of each cell, as far as the table tells, and what told it."""
+    if several:
+        _, code = np.unique(_text(adata.obs[keys.EXTRACTION], cells.rows), return_inverse=True)
+        return code.reshape(-1), f"adata.obs[{keys.EXTRACTION!r}]"
     region = adata.uns.get("spatialdata_attrs", {}).get("region_key")
     if region in adata.obs:
         _, code = np.unique(_text(adata.obs[region], cells.rows), return_inverse=True)
