@@ -113,7 +113,7 @@ def check_output(out: Path, *, overwrite: bool) -> None:
 
 def write_annotated(sdata: SpatialData, out: Path) -> Path:
     """Write the annotated store beside the older one, if any, and only then take its place."""
-    from lemon_sc.io.shards import swap
+    from lemon_sc.io.durable import swap
 
     part = out / f"{STORE}.part-{os.getpid()}"
     try:

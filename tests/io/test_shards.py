@@ -12,7 +12,8 @@ import pytest
 import zarr
 from shard_writer import FIELDS, batches, content, write
 
-from lemon_sc.io.shards import StoreBusyError, writing
+from lemon_sc.io.durable import StoreBusyError
+from lemon_sc.io.shards import writing
 
 CHILD = Path(__file__).parents[1] / "shard_writer.py"
 N, SHARD = 203, 20

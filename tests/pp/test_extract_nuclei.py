@@ -204,6 +204,7 @@ def test_glass_and_defocus_are_marked(scene):
     assert qc.iloc[4] == "blank"
     assert qc.iloc[9] == "blurred"
     kept = qc.copy()
+    del sdata["table"].obs["nucleus_qc"]
     lm.pp.extract_nuclei(sdata)
     assert (sdata["table"].obs["nucleus_qc"].iloc[[4, 9]] == "ok").all(), "geometry alone cannot know"
     lm.tl.embed(sdata)

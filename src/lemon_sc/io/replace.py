@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import spatialdata as sd
 
 from lemon_sc._core.log import logger
-from lemon_sc.io.shards import hidden, locked, sync
+from lemon_sc.io.durable import hidden, locked, sync
 
 if TYPE_CHECKING:
     import os

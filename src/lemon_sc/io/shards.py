@@ -9,7 +9,6 @@ journal goes with it, as the attribute ``shards``. A lock keeps two runs apart.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -20,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
 from lemon_sc._core.log import logger
+from lemon_sc.io.durable import disk, hidden, locked, swap, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -52,67 +51,12 @@ class Field:
     shape: tuple[int, ...] = ()
 
 
-class StoreBusyError(RuntimeError):
-    """Another run is writing the same store."""
-
-
 def file_digest(path: Path) -> str:
     """BLAKE2 digest of a file, empty where there is none."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Have a file, and its name in its folder, reach the disk."""
-    for target in (path, path.parent):
-        if os.name == "nt" and target.is_dir():
-            continue  # Windows has no handle to sync a folder by
-        handle = os.open(target, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def hidden(path: Path, what: str) -> Path:
-    """Name beside `path` for what is not finished."""
-    return path.with_name(f".{path.name}.{what}")
-
-
-@contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Errors of the disk, with the path that the user gave and what to do."""
-    try:
-        yield
-    except OSError as error:
-        msg = (
-            f"'{path}' cannot be written ({error.strerror or error}). A store that was there is as it was; what is "
-            "finished of the new one is kept beside it, and the same call goes on from there. Make room, or name "
-            "another folder."
-        )
-        raise OSError(error.errno, msg) from error
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a store; a crash lets go of it."""
-    lock_path = hidden(path, "lock")
-    lock = filelock.FileLock(lock_path, timeout=0)
-    with disk(path):
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            if not lock_path.exists():  # then nobody holds it: it cannot be made
-                raise OSError(errno.EACCES, "no lock can be made there") from error
-            msg = f"Another run is writing '{path}'. Wait for it to end, or choose another path."
-            raise StoreBusyError(msg) from error
-    try:
-        yield
-    finally:
-        lock_path.unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone, and tries again
-        lock.release()
 
 
 class Shards:
@@ -376,27 +320,3 @@ def finish(shards: Shards) -> None:
     if shards.group != path:
         swap(shards.group, path)
     shutil.rmtree(work)
-
-
-def swap(new: Path, path: Path) -> None:
-    """Put a finished folder in its place; the older one goes only once the new one is there.
-
-    Parameters
-    ----------
-    new
-        The folder, on the same disk.
-    path
-        Its place.
-    """
-    if not path.exists():
-        new.rename(path)
-        return
-    old = hidden(path, "old")
-    shutil.rmtree(old, ignore_errors=True)
-    path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
