@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from lemon_sc import datasets, metrics, models, pl, pp, tl
+    from lemon_sc import datasets, metrics, models, pl, pp, tl, train
 
-__all__ = ["datasets", "metrics", "models", "pl", "pp", "tl"]
+__all__ = ["datasets", "metrics", "models", "pl", "pp", "tl", "train"]
 
 try:
     __version__ = version("lemon_sc")
