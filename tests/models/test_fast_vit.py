@@ -233,6 +233,7 @@ def other_class(module):
         replaced_layer,
         other_class,
     ],
+    ids=lambda changes: ", ".join(changes) if isinstance(changes, dict) else None,
 )
 def test_changed_networks_do_not_fit(change):
     module = small()

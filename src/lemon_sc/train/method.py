@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,7 @@ FROZEN = "last_layer"
 MONITOR_EVERY = 50
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A student, a teacher that follows it, and a loss; the encoder that is being trained is the student's.
 
     ``method(views, progress)`` returns the loss, a scalar with a gradient, and metrics, detached scalars by name. After
@@ -34,22 +35,22 @@ class Method(nn.Module):
     frozen_epochs = 0
     """Epochs before the last layer of a head learns."""
 
+    @abstractmethod
     def forward(
         self, views: Sequence[torch.Tensor], progress: Progress
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss and metrics of one batch."""
-        raise NotImplementedError
 
     def after_step(self, progress: Progress) -> None:
         """What follows the optimiser's step of `progress`; nothing, unless a method says otherwise."""
 
+    @abstractmethod
     def encoder_state_dict(self) -> dict[str, torch.Tensor]:
         """Weights to use afterwards, without heads, which load into an encoder like the one that was passed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _student_and_teacher(self) -> Sequence[tuple[nn.Module, nn.Module]]:
         """Modules of the student, each with the one of the teacher that follows it."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
