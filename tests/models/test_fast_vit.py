@@ -137,7 +137,7 @@ def test_batches_and_threads_change_no_bit(vit, crops, dtype):
         {"img_size": 72, "depth": 2},  # 82 tokens
         {"norm_layer": lambda dim, **where: nn.LayerNorm(dim, eps=1e-2, **where)},
     ],
-    ids=str,
+    ids=lambda options: "-".join(options) or "small",
 )
 def test_other_sizes(options, packs, monkeypatch):
     if not packs:
@@ -233,7 +233,6 @@ def other_class(module):
         replaced_layer,
         other_class,
     ],
-    ids=lambda changes: ", ".join(changes) if isinstance(changes, dict) else None,
 )
 def test_changed_networks_do_not_fit(change):
     module = small()
