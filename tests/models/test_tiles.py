@@ -213,7 +213,7 @@ def test_the_twelve_head_trap():
     card = next(c for c in lm.models.available() if c.name == "lemon")
     with pytest.raises(ValueError, match="has 6 attention heads, the card of 'lemon' says 12"):
         lm.models.as_encoder((vit_s8_40(num_heads=6), card))
-    assert lm.models.as_encoder((vit_s8_40(), card)).card is card
+    assert replace(lm.models.as_encoder((vit_s8_40(), card)).card, sha256="") == card
 
 
 @pytest.mark.parametrize(

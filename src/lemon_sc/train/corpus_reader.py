@@ -154,6 +154,10 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
     path
         The folder.
 
+    Returns
+    -------
+    The crops, uint8 (n, S, S, 3), the slide of each, and the manifest.
+
     Raises
     ------
     FileNotFoundError
@@ -192,6 +196,10 @@ def export_corpus(path: str | os.PathLike[str], folder: str | os.PathLike[str], 
     quality
         ``None`` keeps the pixels. 1 to 100 stores JPEG of that quality, colours at full resolution, which changes them
         a little.
+
+    Returns
+    -------
+    Nothing. The folder appears when it is whole.
 
     Raises
     ------

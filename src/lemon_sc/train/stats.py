@@ -77,6 +77,10 @@ def norm_stats(batches: Iterable[NDArray[np.uint8]], *, kind: Kind = "per_image"
     kind
         ``"per_image"`` or ``"pooled"``.
 
+    Returns
+    -------
+    Mean and standard deviation of the three channels after division by 255, their kind, and the number of crops.
+
     Raises
     ------
     ValueError

@@ -99,7 +99,12 @@ class Augmentation:
 
 
 def a0() -> Augmentation:
-    """MoCo's augmentations, made for photographs: small boxes, gray, and blur in nearly half of the views."""
+    """MoCo's augmentations, made for photographs: small boxes, gray, and blur in nearly half of the views.
+
+    Returns
+    -------
+    The recipe, for `augment`.
+    """
     return Augmentation(
         crop_scale=(0.08, 1.0),
         flip_p=0.5,
