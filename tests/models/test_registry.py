@@ -27,7 +27,9 @@ def test_the_models_that_are_there():
 
 def test_the_state_of_a_model_is_one_line():
     assert lm.models.status("morphometry") == "ready (no weights needed)"
-    assert lm.models.status("conch_v1").startswith("not ready: built by its own package")
+    assert lm.models.status("conch_v1").startswith(
+        "not ready: needs download=True from MahmoodLab/CONCH after accepting"
+    )
     assert (
         lm.models.status("volta_lizard") == "not ready: weights from https://github.com/AIMLab-UBC/VOLTA, weights=PATH"
     )

@@ -1,10 +1,12 @@
 """Embeddings that were made differently do not mix, and what depends on a changed step says that it is out of date."""
 
+import json
 import logging
 
 import anndata as ad
 import numpy as np
 import pytest
+import spatialdata as sd
 import torch
 
 import lemon_sc as lm
@@ -189,3 +191,55 @@ def test_what_was_seen_in_the_pixels_holds_after_the_same_extraction(sdata):
     assert (table.obs["nucleus_qc"][:3] == "pen").all()
     lm.pp.extract_nuclei(sdata, multiple="mean")
     assert (table.obs["nucleus_qc"][:3] != "pen").all()
+
+
+def run_every_step(sdata):
+    """Extraction, embedding, probe, both Moran's I on a scene."""
+    table = sdata["table"]
+    table.obs["slide"] = np.resize(["a", "b", "c"], table.n_obs)
+    lm.tl.embed(sdata, model=RGB)
+    lm.tl.probe(table, groups="slide")
+    lm.tl.morans_i(table)
+    lm.tl.local_morans_i(table, gene=table.var_names[0], key_added="local")
+
+
+def test_records_are_json_and_come_through_files(sdata, tmp_path):
+    run_every_step(sdata)
+    steps = lm.tl.provenance(sdata)
+    assert {step["step"] for step in steps} >= {"nuclei", "embed", "probe", "moranI", "local_moranI"}
+    assert json.loads(json.dumps(steps, allow_nan=False)) == steps
+    sdata["table"].write_h5ad(tmp_path / "table.h5ad")
+    assert lm.tl.provenance(ad.read_h5ad(tmp_path / "table.h5ad")) == steps
+    sdata.write(tmp_path / "scene.zarr")
+    assert lm.tl.provenance(sd.read_zarr(tmp_path / "scene.zarr")) == steps
+
+
+def test_records_stand_after_what_they_were_made_from(sdata):
+    run_every_step(sdata)
+    home = sdata["table"].uns["lemon_sc"]
+    sdata["table"].uns["lemon_sc"] = {name: home[name] for name in sorted(home, reverse=True)}
+    seen = {""}
+    for step in lm.tl.provenance(sdata):
+        assert step["made_from"] in seen
+        seen.add(step["id"])
+    assert {"version", "mpp", "affine", "image_key"} <= set(
+        next(s for s in lm.tl.provenance(sdata) if s["step"] == "nuclei")
+    )
+
+
+def test_a_record_tells_other_results_apart_and_says_what_is_stale(sdata):
+    run_every_step(sdata)
+    before = {step["step"]: step for step in lm.tl.provenance(sdata)}
+    table = sdata["table"].uns["lemon_sc"]["probe"]["probe"]["scores"]
+    table.iloc[0, table.columns.get_loc("pcc")] += 0.25
+    lm.pp.extract_nuclei(sdata, mask="nucleus")
+    after = {step["step"]: step for step in lm.tl.provenance(sdata)}
+    assert "mask" in after["embed"]["stale"]
+    assert "stale" not in before["embed"]
+    assert after["probe"]["scores"]["sha256"] != before["probe"]["scores"]["sha256"]
+
+
+def test_provenance_of_nothing_and_of_what_is_no_table():
+    assert lm.tl.provenance(ad.AnnData(np.zeros((2, 2), np.float32))) == []
+    with pytest.raises(TypeError, match="must be an AnnData or a SpatialData"):
+        lm.tl.provenance({})

@@ -8,9 +8,11 @@ was computed from. Where a step is run again with other settings, the records th
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 import lemon_sc
 from lemon_sc._core import keys
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 ID, MADE_FROM, STALE = "id", "made_from", "stale"
+MOST_VALUES = 64
+"""Longest array that `as_json` writes out; an affine is written, crops and columns of cells are not."""
 
 
 def write_record(
@@ -94,6 +98,62 @@ def warn_if_stale(adata: AnnData, verb: str, key: str | None) -> None:
     record = home if key is None else home.get(key, {})
     if STALE in record:
         logger.warning("%s is out of date: %s", _place(verb, key), record[STALE])
+
+
+def records(adata: AnnData) -> list[dict[str, Any]]:
+    """Every record of a table as plain JSON values, each after the one that it was made from.
+
+    Parameters
+    ----------
+    adata
+        The table.
+
+    Returns
+    -------
+    One dict per record: ``step`` (the verb), ``key`` (empty for a step with one record) and what the record holds, as
+    `as_json` renders it.
+    """
+    found = [
+        {"step": verb, "key": key or "", **as_json(record)}
+        for verb, key, record in _records(adata.uns.get(keys.UNS, {}))
+        if isinstance(record.get(ID), str)
+    ]
+    parents = {record[ID]: record.get(MADE_FROM, "") for record in found}
+
+    def depth(of: str) -> int:
+        return 0 if of not in parents else 1 + depth(parents[of])
+
+    return sorted(found, key=lambda record: (depth(record.get(MADE_FROM, "")), record["step"], record["key"]))
+
+
+def as_json(value: Any) -> Any:
+    """A value of a record as the types of JSON: dict, list, str, int, float, bool and ``None``.
+
+    Parameters
+    ----------
+    value
+        A number, text, array, table or dict of them.
+
+    Returns
+    -------
+    Numbers that are not finite become ``None``. Arrays of up to `MOST_VALUES` values become nested lists; longer ones
+    and tables are results, of which ``shape`` and ``sha256``, 12 digits of the digest of their values, are given.
+    """
+    if isinstance(value, dict):
+        return {str(name): as_json(v) for name, v in value.items()}
+    if isinstance(value, pd.DataFrame):
+        columns = {str(name): value[name].to_numpy(dtype=object) for name in value}
+        return {"columns": list(columns), "shape": list(value.shape), "sha256": digest(columns)}
+    if isinstance(value, np.ndarray | list | tuple):
+        array = np.asarray(value)
+        if array.size > MOST_VALUES:
+            return {"shape": list(array.shape), "sha256": digest(array)}
+        return [as_json(v) for v in array.tolist()] if array.ndim else as_json(array.item())
+    if isinstance(value, np.generic):
+        return as_json(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, bool | int) else str(value)
 
 
 def digest(*parts: Any) -> str:

@@ -47,7 +47,8 @@ class ModelCard:
     revision: str = ""
     """Commit of the repository that the weights come from; empty for a file of the user's own."""
     pooling: str = ""
-    """How tokens become one vector: ``"cls"``, ``"cls_mean"``, ``"centre"`` or ``"average"``; empty where unknown."""
+    """How tokens become one vector: ``"cls"``, ``"cls_mean"``, ``"centre"``, ``"average"`` or
+    ``"attention"``; empty where unknown."""
     num_heads: int = 0
     """Attention heads of a ViT, 0 where there are none. Weights fit any number of heads, the embedding does not."""
     features: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from torch import nn
 
 from lemon_sc._core.errors import bad_value
 from lemon_sc.models import tiles, vit
+from lemon_sc.models.conch import ConchTower
 from lemon_sc.models.encoder import Encoder
 from lemon_sc.models.networks import TileEncoder
 from lemon_sc.models.zoo import ZOO
@@ -40,8 +41,8 @@ def macs(model: str | VisionTransformer | TileEncoder | Encoder, *, attention: b
 
     Raises
     ------
-    TypeError, ValueError, ImportError
-        No such network, or one that is not built here.
+    TypeError, ValueError
+        No such network.
 
     Examples
     --------
@@ -53,6 +54,9 @@ def macs(model: str | VisionTransformer | TileEncoder | Encoder, *, attention: b
     if isinstance(network, Encoder):
         network = network.module
     if isinstance(network, TileEncoder):
+        if isinstance(network.backbone, ConchTower):
+            tower = network.backbone
+            return _of_transformer(tower.trunk, attention=attention) + tower.pooling_macs(attention=attention)
         if not isinstance(network.backbone, VisionTransformer):
             return _of_convolutions(network.backbone, network.size_px)
         network = network.backbone

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from lemon_sc._core.errors import one_of
+from lemon_sc.models.conch import ConchTower, image_tower
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,21 +87,10 @@ def build(entry: Entry, **changes: Any) -> nn.Module:
     entry
         The declaration.
     **changes
-        Options of the ViT to replace, for instance a smaller depth.
-
-    Raises
-    ------
-    ImportError
-        A network that only its authors' package builds.
+        Options of the transformer to replace, for instance a smaller depth.
     """
-    if entry.kind == "external":
-        card = entry.card
-        msg = (
-            f"{card.name!r} is not built here: {card.arch}. Build it with that package, wrap it so that it takes "
-            f"normalised crops (n, 3, {card.input_px}, {card.input_px}), resizes them to {entry.size_px} px and "
-            f"returns (n, {card.dim}), and pass the pair (module, card); lm.models.available() holds the card."
-        )
-        raise ImportError(msg)
+    if entry.kind == "conch":
+        return ConchTower(img_size=entry.size_px, **{**entry.options, **changes})
     if entry.kind == "preact_resnet18":
         return PreActResNet18()
     if entry.kind == "vit":
@@ -188,6 +178,8 @@ def adapt(state: dict[str, torch.Tensor], entry: Entry, network: nn.Module, *, f
         state = _teacher(state, file=file)
     if entry.layout == "transformers":
         state = from_transformers(state)
+    if entry.layout == "conch":
+        state = image_tower(state)
     if entry.kind != "vit":
         return {k: v for k, v in state.items() if not k.startswith("fc.")}
     state = {k: v for k, v in state.items() if not k.startswith("head.") and k != "mask_token"}

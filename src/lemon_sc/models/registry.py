@@ -61,8 +61,6 @@ def status(name: str) -> str:
     if name == "morphometry":
         return "ready (no weights needed)"
     card = ZOO[name].card if name in ZOO else _CARDS[name]
-    if name in ZOO and ZOO[name].kind == "external":
-        return "not ready: built by its own package, see its card"
     found = lemon.at_hand() if name == "lemon" else hub.cached(card)
     if found is not None:
         return f"ready: {found.path}"

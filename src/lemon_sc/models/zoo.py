@@ -36,13 +36,13 @@ class Entry:
 
     card: ModelCard
     kind: str
-    """Which builder: ``"vit"``, ``"resnet18"``, ``"resnet50"``, ``"preact_resnet18"``, ``"external"``."""
+    """Which builder: ``"vit"``, ``"resnet18"``, ``"resnet50"``, ``"preact_resnet18"``, ``"conch"``."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of timm's VisionTransformer that differ from its defaults."""
+    """Arguments of the builder: for a ViT, those of timm's VisionTransformer that differ from its defaults."""
     size_px: int = 224
     """Side of the image that the network sees."""
     layout: str = "own"
-    """Names in the checkpoint: ``"own"`` (as the network's), ``"transformers"``, or ``"volta"``."""
+    """Names in the checkpoint: ``"own"`` (as the network's), ``"transformers"``, ``"volta"`` or ``"conch"``."""
     resample: bool = False
     """Whether the published position embedding is for another image size, and is resampled."""
 
@@ -126,13 +126,15 @@ _CONCH = ModelCard(
     name="conch_v1",
     dim=512,
     input_px=FIELD_PX,
-    arch="image tower of CONCH, ViT-B/16 at 448 px with attention pooling (not built here: needs the package `conch`)",
+    arch="image tower of CONCH: ViT-B/16 at 448 px, attention pooling with one query, projection",
     license=_ND,
     citation="doi:10.1038/s41591-024-02856-4",
     url="https://huggingface.co/MahmoodLab/CONCH",
     hub="MahmoodLab/CONCH",
     files=("pytorch_model.bin",),
     gated=True,
+    pooling="attention",
+    num_heads=12,
     **CLIP,
 )
 
@@ -168,7 +170,10 @@ ZOO: dict[str, Entry] = {
             "phikon_v2", 1024, "owkin/phikon-v2", _OWKIN, "arXiv:2409.09173",
             _vit(1024, 24, 16, 16, **_SCALED), layout="transformers",
         ),
-        Entry(card=_CONCH, kind="external", size_px=448),
+        Entry(
+            card=_CONCH, kind="conch", size_px=448, layout="conch",
+            options={**_vit(768, 12, 12, 16), "out_dim": 512, "pool_heads": 8},
+        ),
         *(_volta(data) for data in VOLTA),
         _resnet(18, 512),
         _resnet(50, 2048),

@@ -5,5 +5,6 @@ from lemon_sc.analysis.protocol import ProbeProtocol
 from lemon_sc.tl._embed import embed
 from lemon_sc.tl._morans_i import local_morans_i, morans_i
 from lemon_sc.tl._probe import probe
+from lemon_sc.tl._provenance import provenance
 
-__all__ = ["KNNTransformer", "ProbeProtocol", "embed", "local_morans_i", "morans_i", "probe"]
+__all__ = ["KNNTransformer", "ProbeProtocol", "embed", "local_morans_i", "morans_i", "probe", "provenance"]
