@@ -94,13 +94,13 @@ _bits_of = _bitcast(numba.uint32, numba.float32)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-def _widened(bits: np.uint16) -> np.float32:
+def widened(bits: np.uint16) -> np.float32:
     """A bfloat16 as float32."""
     return _float_of(np.uint32(bits) << _HALF)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-def _rounded(value: np.float32) -> np.uint32:
+def rounded(value: np.float32) -> np.uint32:
     """A float32 as bfloat16, to the nearest, ties to even."""
     bits = _bits_of(value)
     return (bits + _UP + ((bits >> _HALF) & _ONE)) >> _HALF
@@ -137,7 +137,7 @@ def softmax2_over_rows(score_BLL: NDArray[np.uint16], tokens: int) -> None:
             sum_L[i] = np.float32(0)
         for t in range(tokens):
             for i in range(lanes):
-                x = _widened(score_BLL[b, t, i])
+                x = widened(score_BLL[b, t, i])
                 x_TL[t, i] = x
                 top_L[i] = max(top_L[i], x)
         for t in range(tokens):
@@ -149,4 +149,4 @@ def softmax2_over_rows(score_BLL: NDArray[np.uint16], tokens: int) -> None:
             sum_L[i] = np.float32(1) / sum_L[i]
         for t in range(tokens):
             for i in range(lanes):
-                score_BLL[b, t, i] = _rounded(x_TL[t, i] * sum_L[i])
+                score_BLL[b, t, i] = rounded(x_TL[t, i] * sum_L[i])

@@ -6,10 +6,10 @@ What a `timm` VisionTransformer with class token does, rearranged for short sequ
   into the patch projection. Whole numbers are exact in bfloat16 up to 256, so the nearest whole number to the mean is
   subtracted and the rest of it goes, in float32, into the position embedding.
 - Weights are converted once, not at every call as under autocast.
-- On the CPU, weights lie as oneDNN wants them, and GELU and the residual sum are part of the matrix product. A few
-  crops at a time go through all layers, so that what is between two layers stays in the caches. Threads take crops, not
-  parts of a matrix.
-- In bfloat16 on the CPU, attention is `ShortAttention`; elsewhere torch's fused attention.
+- On the CPU, weights lie as oneDNN wants them, and GELU is part of the matrix product. A few crops at a time go through
+  all layers, so that what is between two layers stays in the caches. Threads take crops, not parts of a matrix.
+- In bfloat16 on the CPU, attention is `ShortAttention`, elsewhere torch's fused attention; residual sum and norm are one
+  compiled loop there.
 - Only the class token leaves the last block: of the others, the last block computes no more than keys and values.
 
 Letters of array names: N crops, P patches, T = P + 1 tokens, C values of a patch, D width, M = N * T.
@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -29,6 +30,7 @@ from timm.layers import LayerNorm, Mlp, PatchEmbed
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import nn
 
+from lemon_sc.models.add_norm import add_norm
 from lemon_sc.models.amx_attention import ShortAttention
 
 if TYPE_CHECKING:
@@ -62,6 +64,10 @@ def fits(module: nn.Module | None) -> TypeGuard[VisionTransformer]:
     ----------
     module
         Any module; ``None`` does not fit.
+
+    Returns
+    -------
+    Whether it does.
     """
     if type(module) is not VisionTransformer or module.global_pool != "token" or module.dynamic_img_size:
         return False
@@ -140,7 +146,9 @@ class FastViT:
         return values.detach().to(self.device, self.dtype, copy=True)
 
     def _norm_of(self, norm: nn.LayerNorm) -> _Norm:
-        return _Norm(self._own(norm.weight), self._own(norm.bias), norm.eps)
+        compiled = self.device.type == "cpu" and self.dtype is torch.bfloat16
+        weight, bias = (v.detach().clone() if compiled else self._own(v) for v in (norm.weight, norm.bias))
+        return _Norm(weight, bias, norm.eps)
 
     def _block_of(self, block: Any, linear: Callable[..., _Linear], *, parted: bool = False) -> _Block:
         """The scale of the scores goes into the queries' weights; base 2, since that is what CPUs raise to powers."""
@@ -213,11 +221,13 @@ class FastViT:
     @torch.inference_mode()
     def _forward(self, x_NHWC: torch.Tensor, attend: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         x = self._embed(x_NHWC).flatten(0, 1)
-        for block in self._blocks:
+        blocks = [*self._blocks, self._last]
+        normed = blocks[0].norm1(x)
+        for block, after in pairwise(blocks):
             (qkv,) = block.qkv
-            x = block.project(attend(qkv(block.norm1(x))), add=x)
-            x = block.fc2(block.fc1(block.norm2(x), gelu=True), add=x)
-        return self._norm(self._last_block(x.unflatten(0, (-1, self.tokens))))
+            normed = block.norm2.after_adding(x, block.project(attend(qkv(normed))))
+            normed = after.norm1.after_adding(x, block.fc2(block.fc1(normed, gelu=True)))
+        return self._last_block(x.unflatten(0, (-1, self.tokens)), normed.unflatten(0, (-1, self.tokens)))
 
     def _embed(self, x_NHWC: torch.Tensor) -> torch.Tensor:
         """Tokens (N, T, D) of uint8 crops."""
@@ -235,18 +245,19 @@ class FastViT:
         out = F.scaled_dot_product_attention(q, k, v, scale=math.log(2))
         return out.transpose(1, 2).reshape(len(qkv_M3D), self.dim)
 
-    def _last_block(self, x_NTD: torch.Tensor) -> torch.Tensor:
-        """The class token after the last block, (N, D)."""
+    def _last_block(self, x_NTD: torch.Tensor, normed_NTD: torch.Tensor) -> torch.Tensor:
+        """The normed class token after the last block, (N, D)."""
         n = len(x_NTD)
         block, first_ND = self._last, x_NTD[:, 0].contiguous()
         of_first, of_all = block.qkv
-        normed = block.norm1(x_NTD)
-        q = of_first(normed[:, 0].contiguous()).view(n, 1, self.heads, self.head_width).transpose(1, 2)
-        kv = of_all(normed.flatten(0, 1)).view(n, self.tokens, 2, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
+        q = of_first(normed_NTD[:, 0].contiguous()).view(n, 1, self.heads, self.head_width).transpose(1, 2)
+        kv = (
+            of_all(normed_NTD.flatten(0, 1)).view(n, self.tokens, 2, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
+        )
         k, v = kv.unbind(0)
         out = F.scaled_dot_product_attention(q, k, v, scale=math.log(2))
-        x = block.project(out.reshape(n, self.dim), add=first_ND)
-        return block.fc2(block.fc1(block.norm2(x), gelu=True), add=x)
+        normed_ND = block.norm2.after_adding(first_ND, block.project(out.reshape(n, self.dim)))
+        return self._norm.after_adding(first_ND, block.fc2(block.fc1(normed_ND, gelu=True)))
 
 
 def can_pack(dtype: torch.dtype) -> bool:
@@ -256,6 +267,10 @@ def can_pack(dtype: torch.dtype) -> bool:
     ----------
     dtype
         torch.float32 or torch.bfloat16.
+
+    Returns
+    -------
+    Whether they do.
     """
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
@@ -269,32 +284,36 @@ def _exact(weight: torch.Tensor) -> torch.Tensor:
 
 class _Norm(NamedTuple):
     weight: torch.Tensor
+    """float32 where the norm is a compiled loop, else as the activations."""
     bias: torch.Tensor
     eps: float
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return F.layer_norm(x, weight.shape, weight, bias, self.eps)
+
+    def after_adding(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Add `y` to `x` in place, and give the norm of the sum; `y` is lost."""
+        if self.weight.dtype is not x.dtype:
+            return add_norm(x, y, self.weight, self.bias, eps=self.eps)
+        return self(x.add_(y))
 
 
 class _Linear:
-    """``x W^T + b``, then GELU, or plus another matrix."""
+    """``x W^T + b``, then perhaps GELU."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.weight, self.bias = weight, bias
 
-    def __call__(self, x: torch.Tensor, *, gelu: bool = False, add: torch.Tensor | None = None) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
         y = F.linear(x, self.weight, self.bias)
-        if gelu:
-            return torch.ops.aten.gelu_(y)
-        return y if add is None else y.add_(add)
+        return torch.ops.aten.gelu_(y) if gelu else y
 
 
 class _PackedLinear(_Linear):
     """The same, with a weight in oneDNN's layout, in one kernel."""
 
-    def __call__(self, x: torch.Tensor, *, gelu: bool = False, add: torch.Tensor | None = None) -> torch.Tensor:
-        if add is not None:
-            return torch.ops.mkldnn._linear_pointwise.binary(x, add, self.weight, self.bias, "add")
+    def __call__(self, x: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
         after, how = ("gelu", "none") if gelu else ("none", "")
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, after, [], how)
 
