@@ -8,7 +8,7 @@ What a `timm` VisionTransformer with class token does, rearranged for short sequ
 - Weights are converted once, not at every call as under autocast.
 - On the CPU, weights lie as oneDNN wants them, and GELU is part of the matrix product. A few crops at a time go through
   all layers, so that what is between two layers stays in the caches. Threads take crops, not parts of a matrix.
-- In bfloat16 on the CPU, attention is `ShortAttention`, elsewhere torch's fused attention; residual sum and norm are one
+- In bfloat16 on the CPU, attention is `ShortAttention`, elsewhere that of torch; residual sum and norm are one
   compiled loop there.
 - Only the class token leaves the last block: of the others, the last block computes no more than keys and values.
 
