@@ -30,8 +30,6 @@ from timm.layers import LayerNorm, Mlp, PatchEmbed
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import nn
 
-from lemon_sc.models.add_norm import add_norm
-from lemon_sc.models.amx_attention import ShortAttention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -216,6 +214,8 @@ class FastViT:
     def _attention(self) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.dtype is torch.float32 or self.tokens > _SHORT:
             return self._attend
+        from lemon_sc.models.amx_attention import ShortAttention  # compiled with numba, which a GPU node may lack
+
         return ShortAttention(most=AT_ONCE[0], tokens=self.tokens, heads=self.heads, width=self.head_width)
 
     @torch.inference_mode()
@@ -295,6 +295,8 @@ class _Norm(NamedTuple):
     def after_adding(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Add `y` to `x` in place, and give the norm of the sum; `y` is lost."""
         if self.weight.dtype is not x.dtype:
+            from lemon_sc.models.add_norm import add_norm
+
             return add_norm(x, y, self.weight, self.bias, eps=self.eps)
         return self(x.add_(y))
 
