@@ -30,7 +30,6 @@ from timm.layers import LayerNorm, Mlp, PatchEmbed
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import nn
 
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
