@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from real_data import there
 from scenes import blob_scene, place
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -30,10 +31,7 @@ def data_dir():
 @pytest.fixture(scope="session")
 def xenium_outs(data_dir):
     """The real Xenium folder."""
-    path = data_dir / "xenium_breast_mini" / "outs"
-    if not path.is_dir():
-        pytest.skip(f"no Xenium folder at {path}")
-    return path
+    return there(data_dir / "xenium_breast_mini" / "outs", "Xenium folder")
 
 
 @pytest.fixture

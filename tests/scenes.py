@@ -7,7 +7,7 @@ import pandas as pd
 import shapely
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
-from spatialdata.transformations import Affine, Scale
+from spatialdata.transformations import Affine, Scale, get_transformation
 
 XENIUM_PX = 0.2125
 
@@ -102,3 +102,30 @@ def blob_scene(matrix, *, side=6, spacing=21.0, multiscale=False, chunks=None):
         },
     )
     return sdata, xy[order]
+
+
+def add_nuclei(sdata, cells, *, scale=0.5, shift=(2.0, 0.0)):
+    """Give some cells a second, smaller nucleus beside the first."""
+    shapes = sdata["nucleus_boundaries"]
+    more = shapes[shapes["cell_id"].isin(cells)].copy()
+    more["geometry"] = [
+        shapely.affinity.translate(shapely.affinity.scale(g, scale, scale), *shift) for g in more.geometry
+    ]
+    more.index = np.arange(1001, 1001 + len(more))
+    placed = get_transformation(shapes, get_all=True)
+    both = pd.concat([more, shapes])  # the small ones first: order must not decide
+    both.attrs = {}
+    sdata.shapes["nucleus_boundaries"] = ShapesModel.parse(both, transformations=placed)
+    return more
+
+
+def snapshot(sdata):
+    """What a failing call must leave as it is."""
+    table = sdata["table"]
+    return table.obs.copy(), list(table.obsm), list(table.uns), list(sdata.tables), dict(sdata.attrs)
+
+
+def assert_untouched(sdata, before):
+    obs, *rest = before
+    pd.testing.assert_frame_equal(sdata["table"].obs, obs)
+    assert rest == list(snapshot(sdata)[1:])

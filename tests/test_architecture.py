@@ -66,6 +66,13 @@ def test_imports_go_down_and_files_are_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
+def test_files_of_tests_are_short():
+    tests = Path(__file__).parent
+    lines = {p.relative_to(tests): len(p.read_text(encoding="utf-8").splitlines()) for p in tests.rglob("*.py")}
+    assert len(lines) > 100
+    assert {path: n for path, n in lines.items() if n > 400} == {}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
 def test_written_names_have_one_home(path):
     """The keys that users see in their objects are spelled once, in `_core/keys.py`; docstrings may name them."""

@@ -55,10 +55,10 @@ def embed_stores(
     jobs = [
         {"slide": str(path), "store": at, **common} for path, at in zip(paths, stores_of(paths, store), strict=True)
     ]
-    run_each(extract_and_embed, jobs, names=names, write=report)
+    run_each(_extract_and_embed, jobs, names=names, write=report)
 
 
-def extract_and_embed(
+def _extract_and_embed(
     *, slide: str, key_added: str, table_key: str, extraction: dict[str, Any], **options: Any
 ) -> tuple[int, int]:
     """Embed one store; parameters are those of `embed_stores`.

@@ -1,4 +1,4 @@
-"""The ``lemon-sc`` command: demo, run, embed, doctor."""
+"""The ``lemon-sc`` command: demo, run, embed, train, doctor."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lemon_sc
+from lemon_sc.train.command import add_arguments, train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     embed.add_argument("--store", type=Path, help="folder that keeps embeddings as they come, to go on after a crash")
     embed.add_argument("--scheduler", help="address of a Dask scheduler, such as host:8786")
 
+    add_arguments(commands.add_parser("train", help="train an encoder on a corpus of crops"))
     commands.add_parser("doctor", help="what is installed, which device, which weights, what is missing")
     return top
 
@@ -252,6 +254,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(args)
         elif args.command == "embed":
             embed(args)
+        elif args.command == "train":
+            train(args)
         else:
             return doctor()
     except KeyboardInterrupt:

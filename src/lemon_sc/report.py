@@ -77,7 +77,19 @@ class Page:
 
 
 def standardised(adata: AnnData, use_rep: str) -> Any:
-    """Embedding with columns of mean 0 and variance 1, rows without a nucleus left out by the caller."""
+    """Embedding with columns of mean 0 and variance 1, rows without a nucleus left out by the caller.
+
+    Parameters
+    ----------
+    adata
+        Table.
+    use_rep
+        Its embedding in ``obsm``, finite.
+
+    Returns
+    -------
+    Array (n_obs, D).
+    """
     return StandardScaler().fit_transform(adata.obsm[use_rep])
 
 
@@ -156,7 +168,13 @@ def analyse(
 
 
 def normalise(adata: AnnData) -> None:
-    """Counts to ``layers["lognorm"]``: 10,000 per cell, then log1p. Data that are already log-like are kept."""
+    """Counts to ``layers["lognorm"]``: 10,000 per cell, then log1p. Data that are already log-like are kept.
+
+    Parameters
+    ----------
+    adata
+        Table; the layer is added in place.
+    """
     values = adata.X[: min(1000, adata.n_obs)]
     data = values.data if hasattr(values, "data") and not isinstance(values, np.ndarray) else np.asarray(values)
     adata.layers["lognorm"] = adata.X.copy()
@@ -168,7 +186,19 @@ def normalise(adata: AnnData) -> None:
 
 
 def top_genes(adata: AnnData, n: int = 6) -> list[str]:
-    """Genes that vary most smoothly over the morphology manifold."""
+    """Genes that vary most smoothly over the morphology manifold.
+
+    Parameters
+    ----------
+    adata
+        Table with a result of `lm.tl.morans_i`.
+    n
+        How many.
+
+    Returns
+    -------
+    Names, the largest I first.
+    """
     return adata.uns[keys.MORAN]["I"].dropna().nlargest(n).index.tolist()
 
 
@@ -181,7 +211,19 @@ def illustrate(
     shapes_key: str = "nucleus_boundaries",
     by: str,
 ) -> None:
-    """Draw every picture of the main line onto the page; nuclei are coloured and sorted `by` a column of ``obs``."""
+    """Draw every picture of the main line onto the page; nuclei are coloured and sorted `by` a column of ``obs``.
+
+    Parameters
+    ----------
+    page
+        Written to.
+    sdata
+        Object that the whole main line has run on.
+    table_key, image_key, shapes_key
+        Names of its table, H&E and nuclei.
+    by
+        Column of ``obs``.
+    """
     adata = as_table(sdata, table_key=table_key)
     genes = top_genes(adata)
     record = adata.uns[keys.UNS][keys.NUCLEI]

@@ -18,7 +18,17 @@ ALPHA = 0.05
 
 
 def planted_genes(adata: AnnData) -> list[str]:
-    """Genes of the phantom that follow something known, or nothing."""
+    """Genes of the phantom that follow something known, or nothing.
+
+    Parameters
+    ----------
+    adata
+        Table of `lm.datasets.phantom`.
+
+    Returns
+    -------
+    Names, in the order of the table.
+    """
     return adata.var_names[adata.var["truth"].isin(PLANTED)].tolist()
 
 

@@ -76,3 +76,11 @@ def test_the_offset_is_the_median_of_regions_that_match():
     assert found.offset_um == pytest.approx((1.1, 2.1))
     assert found.regions["ok"].tolist() == [False] * 4
     assert np.isnan(found_at([(1, 2)], [2]).offset_um).all()
+
+
+@pytest.mark.parametrize(("z", "alone"), [([30], True), ([30, 2], True), ([30, 30], False), ([30, 30, 2], False)])
+def test_one_region_cannot_tell_a_shift_from_a_wrong_pixel_size(z, alone):
+    """About its own middle a scale moves a region as a whole; a second region far from it would move elsewhere."""
+    found = found_at([(5.0, 0.0)] * len(z), z)
+    assert "must be moved by (+5.0, +0.0) um" in found.verdict
+    assert ("wrong pixel size or rotation" in found.verdict) is alone

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from lemon_sc.crops.stream import block_edges, reading_order, rebatched, stream_crops
+from lemon_sc.crops.stream import block_edges, reading_order, stream_crops
 from lemon_sc.io.image import ArrayLevel, Image, array_image
 
 
@@ -151,16 +151,6 @@ def test_a_read_that_fails_ends_the_stream():
 def test_small_chunks_are_joined_to_blocks_of_whole_chunks():
     assert block_edges([0, 100, 200, 300, 400, 450], 200).tolist() == [0, 200, 400, 450]
     assert block_edges([0, 4096, 5000], 2048).tolist() == [0, 4096, 5000]
-
-
-@pytest.mark.parametrize("size", [1, 4, 100])
-def test_rebatching_keeps_rows_and_crops_together(size):
-    rows = np.random.default_rng(0).permutation(23)
-    pieces = [(rows[a:b], rows[a:b, None, None, None].astype(np.uint8)) for a, b in ((0, 5), (5, 5), (5, 20), (20, 23))]
-    out = list(rebatched(pieces, size))
-    assert [len(r) for r, _ in out[:-1]] == [size] * (len(out) - 1)
-    np.testing.assert_array_equal(np.concatenate([r for r, _ in out]), rows)
-    assert all((r == c.ravel()).all() for r, c in out)
 
 
 @pytest.mark.parametrize("part", [1, 3])

@@ -4,7 +4,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from lemon_sc.embed import resolve_batch_size, resolve_devices, resolve_dtype
-from lemon_sc.embed.devices import cpu_has_amx
+from lemon_sc.embed.devices import cpu_has_amx, cuts_crops
 from lemon_sc.models import ModelCard, as_encoder, fast_vit
 
 CARD = ModelCard(name="m", dim=3)
@@ -44,6 +44,20 @@ def test_devices_that_are_not_there(monkeypatch, device):
 def test_no_device_at_all():
     with pytest.raises(ValueError, match="at least one device"):
         resolve_devices([])
+
+
+def test_accelerators_cut_crops_themselves(monkeypatch):
+    module, function = as_encoder(torch.nn.Linear(3, 3), CARD), as_encoder(np.mean, CARD)
+    visible(monkeypatch, cuda=2)
+    assert cuts_crops("auto", module)
+    assert cuts_crops(["cuda:0", "cuda:1"], module)
+    assert not cuts_crops("auto", function)
+    assert not cuts_crops("cpu", module)
+    assert not cuts_crops(["cuda:0", "cpu"], module)
+    visible(monkeypatch, mps=True)
+    assert cuts_crops("auto", module)
+    visible(monkeypatch)
+    assert not cuts_crops("auto", module)
 
 
 def test_precision(monkeypatch):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 from image_files import rgb, tiff
+from real_data import there
 
 from lemon_sc.io.raster import from_path
 from lemon_sc.io.tiff import TiffLevel
@@ -14,10 +15,7 @@ from lemon_sc.io.wsi import SlideLevel, open_slide
 @pytest.fixture
 def slide(data_dir):
     """A real slide, which both readers open."""
-    path = data_dir / "slides" / "CMU-1-Small-Region.svs"
-    if not path.is_file():
-        pytest.skip(f"no slide at {path}")
-    return path
+    return there(data_dir / "slides" / "CMU-1-Small-Region.svs", "slide")
 
 
 @pytest.fixture

@@ -126,6 +126,37 @@ def test_what_a_file_wants_to_run_is_named_and_not_run(tmp_path, capsys, how):
         assert re.search(r"it asks for (\w+\.)?print\. Files that need code", str(error.value))
 
 
+class Net:
+    pass
+
+
+@pytest.mark.parametrize("content", [Net(), STATE, ["a", 1]], ids=["object", "state dict", "list"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_whole_pickle_is_not_called_cut_short(tmp_path, content, suffix, protocol):
+    whole = pickle.dumps(content, protocol=protocol)
+    path = tmp_path / f"raw.{suffix}"
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match="is not a checkpoint of plain tensors") as error:
+        read_tensors(path)
+    assert re.search(r"[Ss]ave the state dict alone.*safetensors", str(error.value))
+    assert "cut short" not in str(error.value)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match="raw.* is not a"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_pickle_in_an_archive_that_torch_cannot_read_safely_is_told(tmp_path, protocol):
+    torch.save(Net(), tmp_path / "net.pth", pickle_protocol=protocol)
+    with pytest.raises(ValueError, match=r"net\.pth is not a checkpoint of plain tensors but a pickle.*safetensors"):
+        read_tensors(tmp_path / "net.pth")
+    whole = (tmp_path / "net.pth").read_bytes()
+    (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"half\.pth is not a readable .*cut short"):
+        read_tensors(tmp_path / "half.pth")
+
+
 def test_a_file_without_leave_to_read_speaks_for_itself(tmp_path, monkeypatch):
     path = tmp_path / "w.pth"
     path.write_bytes(FILES["zip.pth"])

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from real_data import there
 from scipy.stats import spearmanr
 from skimage.io import imread
 
@@ -133,9 +134,7 @@ def test_surroundings_of_a_square_and_of_slivers():
 
 def test_areas_of_real_nuclei_follow_the_annotation(data_dir):
     """TNBC (Naylor 2018): instance masks at 0.25 um/px. All nuclei of ten images whose window lies inside."""
-    home = data_dir / "nuclei" / "tnbc"
-    if not home.is_dir():
-        pytest.skip(f"no annotated nuclei at {home}")
+    home = there(data_dir / "nuclei" / "tnbc", "annotated nuclei")
     nuclei = pd.read_csv(home / "nuclei.csv")
     crops, areas = [], []
     for image, group in nuclei.groupby("image"):

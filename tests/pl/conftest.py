@@ -15,6 +15,7 @@ import spatialdata as sd
 from scipy.sparse import csr_matrix
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Scale, Sequence, Translation
+from turned_image import HEIGHT, PX_PER_UM, TO_UM, WIDTH, to_um
 
 mpl.use("Agg")
 
@@ -108,19 +109,6 @@ def pixel_at():
         return picture[picture.shape[0] - 1 - int(row), int(col), :3]
 
     return look
-
-
-HEIGHT, WIDTH = 300, 400
-TURN = np.deg2rad(25)
-# image px -> um: rotated by 25 degrees, mirrored in y, 0.3 um per px
-TO_UM = np.array(
-    [[0.3 * np.cos(TURN), 0.3 * np.sin(TURN), 40], [0.3 * np.sin(TURN), -0.3 * np.cos(TURN), 90], [0, 0, 1.0]]
-)
-PX_PER_UM = 4.0
-
-
-def to_um(xy):
-    return np.column_stack([xy, np.ones(len(xy))]) @ TO_UM[:2].T
 
 
 @pytest.fixture(scope="module")

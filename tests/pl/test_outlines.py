@@ -5,24 +5,13 @@ import shapely
 import spatialdata as sd
 from matplotlib.collections import PolyCollection
 from spatialdata.models import Image2DModel, ShapesModel
+from turned_image import HEIGHT, PX_PER_UM, TO_UM, WIDTH, to_um
 
 from lemon_sc import pl
 from lemon_sc.io.image import Image
 from lemon_sc.pl import _window
 from lemon_sc.pl._colors import MISSING, OKABE_ITO
 from lemon_sc.pl._window import check_box, default_box, read_window, shape_outlines
-
-HEIGHT, WIDTH = 300, 400
-TURN = np.deg2rad(25)
-# what conftest places the image by: rotated by 25 degrees, mirrored in y, 0.3 um per px; 4 px of 'global' per um
-TO_UM = np.array(
-    [[0.3 * np.cos(TURN), 0.3 * np.sin(TURN), 40], [0.3 * np.sin(TURN), -0.3 * np.cos(TURN), 90], [0, 0, 1.0]]
-)
-PX_PER_UM = 4.0
-
-
-def to_um(xy):
-    return np.column_stack([xy, np.ones(len(xy))]) @ TO_UM[:2].T
 
 
 def on_image(xy):

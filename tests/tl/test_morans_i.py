@@ -80,6 +80,31 @@ def test_columns_and_values_are_those_of_squidpy_on_its_graph():
     np.testing.assert_allclose(ours["var_norm"], theirs["var_norm"], rtol=1e-5)
 
 
+def test_scanpy_counts_the_cell_itself_takes_columns_as_they_are_and_weighs_edges():
+    """What docs say of the graphs of scanpy and of `use_rep`, and where the two meet."""
+    sc = pytest.importorskip("scanpy")
+    adata = make()
+    z = adata.obsm["X_lemon"] = adata.obsm["X_lemon"] * np.arange(1, 9, dtype=np.float32)
+    adata.obsm["X_z"] = (z - z.mean(axis=0)) / z.std(axis=0)
+    morans_i(adata, use_rep="X_lemon", genes="marker", key_added="ours")
+    for rep in ("X_lemon", "X_z"):
+        for n in (15, 16):
+            sc.pp.neighbors(adata, use_rep=rep, n_neighbors=n, key_added="g")
+            nearest = adata.obsp["g_distances"] > 0
+            assert set(np.diff(nearest.indptr)) == {n - 1}
+            adata.obsp[f"{rep}_{n}"] = nearest.astype(float)
+    both_ways = adata.obsp["g_connectivities"]
+    assert (both_ways != both_ways.T).nnz == 0
+    assert len(np.unique(both_ways.data)) > 100
+    found = {}
+    for graph in ("X_z_16", "X_z_15", "X_lemon_16", "g_connectivities"):
+        morans_i(adata, connectivity_key=graph, genes="marker", key_added="theirs")
+        found[graph] = adata.uns["theirs"].loc["marker", "I"]
+    ours = adata.uns["ours"].loc["marker", "I"]
+    assert found.pop("X_z_16") == pytest.approx(ours, abs=1e-9)
+    assert all(abs(other - ours) > 1e-5 for other in found.values()), found
+
+
 def test_stored_graph_is_row_normalised_without_diagonal_and_kept_as_it_was():
     adata = make()
     graph = adata.obsp["spatial_connectivities"].copy()

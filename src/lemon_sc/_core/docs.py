@@ -61,7 +61,17 @@ ax
 
 
 def doc(function: F) -> F:
-    """Fill the ``%(name)s`` placeholders of a docstring from `PARAMS`, keeping the indentation."""
+    """Fill the ``%(name)s`` placeholders of a docstring from `PARAMS`, keeping the indentation.
+
+    Parameters
+    ----------
+    function
+        A function whose docstring holds placeholders.
+
+    Returns
+    -------
+    The function itself.
+    """
     if function.__doc__:  # None under python -OO
         text = inspect.cleandoc(function.__doc__)
 

@@ -17,7 +17,19 @@ class MissingKeyError(KeyError):
 
 
 def listing(names: Iterable[object], *, most: int = 12) -> str:
-    """Names as a short list for a message: the first `most`, then how many more."""
+    """Names as a short list for a message: the first `most`, then how many more.
+
+    Parameters
+    ----------
+    names
+        Names, or anything that can be written.
+    most
+        How many are shown.
+
+    Returns
+    -------
+    Text in square brackets.
+    """
     all_names = [str(n) for n in names]
     shown = ", ".join(repr(n) for n in all_names[:most])
     more = f", and {len(all_names) - most} more" if len(all_names) > most else ""
@@ -37,6 +49,10 @@ def missing_key(key: object, *, where: str, have: Iterable[object], fix: str = "
         What is there.
     fix
         One sentence that says what to do.
+
+    Returns
+    -------
+    The error, to be raised.
     """
     names = [str(h) for h in have]
     close = difflib.get_close_matches(str(key), names, n=1)
@@ -45,12 +61,47 @@ def missing_key(key: object, *, where: str, have: Iterable[object], fix: str = "
 
 
 def bad_value(name: str, *, must: str, got: object, fix: str = "") -> ValueError:
-    """Error for a parameter with a value it cannot have: ``bad_value("k", must="be an int >= 1", got=0)``."""
+    """Error for a parameter with a value it cannot have: ``bad_value("k", must="be an int >= 1", got=0)``.
+
+    Parameters
+    ----------
+    name
+        Of the parameter.
+    must
+        What it must do or be, to follow "must".
+    got
+        What was given.
+    fix
+        One sentence that says what to do.
+
+    Returns
+    -------
+    The error, to be raised.
+    """
     return ValueError(f"`{name}` must {must}, got {got!r}. {fix}".rstrip())
 
 
 def one_of(name: str, value: str, options: Iterable[str]) -> str:
-    """Return `value` if it is one of `options`, else raise with the nearest option as a hint."""
+    """Return `value` if it is one of `options`, else raise with the nearest option as a hint.
+
+    Parameters
+    ----------
+    name
+        Of the parameter.
+    value
+        What was given.
+    options
+        What it may be.
+
+    Returns
+    -------
+    `value`.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them.
+    """
     choices = list(options)
     if value in choices:
         return value

@@ -14,5 +14,19 @@ logger = logging.getLogger("lemon_sc")
 
 
 def progress(*, total: int, desc: str, unit: str = "nuclei") -> tqdm:
-    """Progress bar for a long job; silent for work that ends within a second."""
+    """Progress bar for a long job; silent for work that ends within a second.
+
+    Parameters
+    ----------
+    total
+        How many there are to do.
+    desc
+        What is being done.
+    unit
+        What is counted.
+
+    Returns
+    -------
+    The bar, to be used in a ``with``.
+    """
     return tqdm(total=total, desc=desc, unit=f" {unit}", unit_scale=True, delay=1.0, leave=False)

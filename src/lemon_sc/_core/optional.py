@@ -20,6 +20,10 @@ def require(package: str, *, extra: str, purpose: str) -> ModuleType:
         The extra of lemon_sc that installs it.
     purpose
         What needs it, as the subject of a sentence.
+
+    Returns
+    -------
+    The package.
     """
     try:
         return importlib.import_module(package)

@@ -22,7 +22,26 @@ if TYPE_CHECKING:
 
 @singledispatch
 def as_table(data: object, *, table_key: str = "table") -> ad.AnnData:
-    """The table of `data`: an AnnData is passed through, of a SpatialData it is ``tables[table_key]``."""
+    """The table of `data`: an AnnData is passed through, of a SpatialData it is ``tables[table_key]``.
+
+    Parameters
+    ----------
+    data
+        AnnData or SpatialData.
+    table_key
+        Name of the table in a SpatialData.
+
+    Returns
+    -------
+    The table itself, not a copy.
+
+    Raises
+    ------
+    TypeError
+        If `data` is neither.
+    MissingKeyError
+        If there is no such table.
+    """
     msg = f"`data` must be an AnnData or a SpatialData, got {type(data).__name__}."
     raise TypeError(msg)
 
@@ -40,7 +59,24 @@ def _(data: sd.SpatialData, *, table_key: str = "table") -> ad.AnnData:
 
 
 def check_key(name: str, *, parameter: str = "key_added") -> str:
-    """Return `name` if a result may be stored under it: SpatialData can write it, and nothing else is kept there."""
+    """Return `name` if a result may be stored under it: SpatialData can write it, and nothing else is kept there.
+
+    Parameters
+    ----------
+    name
+        Where a result is to be stored.
+    parameter
+        What the user calls it.
+
+    Returns
+    -------
+    `name`.
+
+    Raises
+    ------
+    ValueError
+        If nothing may be stored there.
+    """
     if not isinstance(name, str) or not re.fullmatch(r"[.-]*[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name[:2] == "__":
         raise bad_value(parameter, must="hold only letters, digits, '_', '.', '-'", got=name)
     if name in keys.RESERVED:
@@ -53,6 +89,24 @@ def get_rep(adata: ad.AnnData, use_rep: str) -> Matrix:
 
     A warning says if the embedding is out of date. Rows that were made differently, as after `anndata.concat`, are an
     error: their columns do not mean the same.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    use_rep
+        Name of the embedding in ``obsm``.
+
+    Returns
+    -------
+    Array (n_obs, D), NaN where a cell has none.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no such embedding.
+    ValueError
+        If it is no numeric 2-D array, or its rows were made differently.
     """
     if use_rep not in adata.obsm:
         raise missing_key(use_rep, where="adata.obsm", have=adata.obsm, fix="Run `lm.tl.embed` first.")

@@ -27,14 +27,21 @@ def in_order(function: Callable[[Item], Made], items: Iterable[Item], *, workers
         How many threads.
     """
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="lemon_sc") as pool:
-        ahead: deque[Future[Made]] = deque()
-        try:
-            for item in items:
-                ahead.append(pool.submit(function, item))
-                if len(ahead) > workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+        yield from in_order_on(pool, function, items, ahead=workers)
+
+
+def in_order_on(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Made], items: Iterable[Item], *, ahead: int
+) -> Iterator[Made]:
+    """`in_order` on threads that do other work, too; `ahead` items are begun beyond the one that is given."""
+    begun: deque[Future[Made]] = deque()
+    try:
+        for item in items:
+            begun.append(pool.submit(function, item))
+            if len(begun) > ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for future in begun:
+            future.cancel()

@@ -62,7 +62,17 @@ class Candidates:
 
 
 def own_centres(scene: Scene) -> tuple[Centres, NDArray[Any] | None]:
-    """Centres in the element's own coordinates; for a label image also the label values."""
+    """Centres in the element's own coordinates; for a label image also the label values.
+
+    Parameters
+    ----------
+    scene
+        Image and nuclei.
+
+    Returns
+    -------
+    The centres, and the values or None.
+    """
     if scene.kind == "labels":
         values, centres = label_centres(label_blocks(scene.nuclei))
         return centres, values
@@ -118,14 +128,34 @@ def collect(sdata: sd.SpatialData, adata: ad.AnnData, scene: Scene, *, shapes_ke
 
 
 def by_cell(candidates: Candidates) -> NDArray[np.int64]:
-    """Usable nuclei sorted by table row, the largest of a cell first (ties and plain centroids: as they come)."""
+    """Usable nuclei sorted by table row, the largest of a cell first (ties and plain centroids: as they come).
+
+    Parameters
+    ----------
+    candidates
+        All nuclei.
+
+    Returns
+    -------
+    Positions among them, int64.
+    """
     index = np.flatnonzero(candidates.usable)
     area = np.nan_to_num(candidates.area_um2[index], nan=0.0)
     return index[np.lexsort((index, -area, candidates.join.row[index]))]
 
 
 def is_first(sorted_rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark the first entry of each run of equal rows."""
+    """Mark the first entry of each run of equal rows.
+
+    Parameters
+    ----------
+    sorted_rows
+        Rows, equal ones together, (n,).
+
+    Returns
+    -------
+    Bool (n,).
+    """
     first = np.ones(len(sorted_rows), dtype=np.bool_)
     first[1:] = sorted_rows[1:] != sorted_rows[:-1]
     return first

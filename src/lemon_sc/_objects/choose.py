@@ -40,7 +40,25 @@ class Found:
 
 
 def choose(candidates: Candidates, *, n_obs: int, scene: Scene, size_px: int, keep_further: bool) -> Found:
-    """Pick the nucleus that stands for each cell, and judge whether its window lies in the image."""
+    """Pick the nucleus that stands for each cell, and judge whether its window lies in the image.
+
+    Parameters
+    ----------
+    candidates
+        All nuclei.
+    n_obs
+        Rows of the table.
+    scene
+        Image and nuclei.
+    size_px
+        Side of a crop.
+    keep_further
+        Whether the other nuclei of a cell are kept as well.
+
+    Returns
+    -------
+    The nucleus of each cell, and the verdict on it.
+    """
     order = by_cell(candidates)
     row = candidates.join.row[order]
     first = is_first(row)
@@ -72,7 +90,22 @@ def choose(candidates: Candidates, *, n_obs: int, scene: Scene, size_px: int, ke
 
 
 def check_somewhere(found: Found, scene: Scene, shapes_key: str) -> None:
-    """Raise if every nucleus lies outside the image: the image is misplaced."""
+    """Raise if every nucleus lies outside the image: the image is misplaced.
+
+    Parameters
+    ----------
+    found
+        The nucleus of each cell.
+    scene
+        Image and nuclei.
+    shapes_key
+        Name of the nuclei's element.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
     if not (found.qc != keys.QC_NO_NUCLEUS).any() or np.isin(found.qc, [keys.QC_OK, keys.QC_BORDER]).any():
         return
     low, high = np.nanmin(found.xy, axis=0), np.nanmax(found.xy, axis=0)
@@ -86,7 +119,19 @@ def check_somewhere(found: Found, scene: Scene, shapes_key: str) -> None:
 
 
 def nuclei_to_cut(found: Found, candidates: Candidates) -> Nuclei:
-    """The usable nuclei, those that stand for a cell first."""
+    """The usable nuclei, those that stand for a cell first.
+
+    Parameters
+    ----------
+    found
+        The nucleus of each cell.
+    candidates
+        All nuclei.
+
+    Returns
+    -------
+    The nuclei.
+    """
     row = candidates.join.row
     first = found.first[found.qc[row[found.first]] == keys.QC_OK]
     index = np.concatenate([first, found.further])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from lemon_sc.crops.mask import WHITE, apply_mask, outline_masks
 from lemon_sc.crops.qc import QC_MPP, QC_PX, judge
 from lemon_sc.crops.store import open_store, positions
 from lemon_sc.crops.stream import BLOCK_PX, TARGET_MPP, blocks_of, stream_crops
+from lemon_sc.crops.uncut import Uncut, stream_uncut
 from lemon_sc.geometry.windows import choose_level, inside, window_side
 from lemon_sc.io.elements import resolve
 from lemon_sc.io.layout import warn_if_slow
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from lemon_sc.io.elements import Scene
 
-    Batches = Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]
+    Batches = Iterator[tuple[NDArray[np.int64], Any]]  # crops, uint8 (b, S, S, 3), or `Uncut`
 
 EXTRACT_FIRST = "Run `lm.pp.extract_nuclei` first."
 
@@ -123,13 +124,14 @@ def stream(
     target_mpp: float,
     mask: str,
     qc: NDArray[Any] | None = None,
+    uncut: bool = False,
 ) -> tuple[Nuclei, Batches]:
     """Crops straight from the image, for the nuclei whose window lies inside it."""
     scene = scene_of(sdata, record)
     warn_slow(scene, record["image_key"], len(nuclei), target_mpp=target_mpp)
     whole = inside(nuclei.xy, window_side(size_px, scene.mpp, target_mpp), scene.image.shape)
     nuclei = nuclei.take(whole)
-    return nuclei, cut(scene, nuclei, size_px=size_px, target_mpp=target_mpp, mask=mask, qc=qc)
+    return nuclei, cut(scene, nuclei, size_px=size_px, target_mpp=target_mpp, mask=mask, qc=qc, uncut=uncut)
 
 
 FEW = 5000
@@ -144,8 +146,11 @@ def cut(
     target_mpp: float = TARGET_MPP,
     mask: str = "",
     qc: NDArray[Any] | None = None,
+    uncut: bool = False,
 ) -> Batches:
     """Cut the crops of `nuclei`: (positions in `nuclei`, crops). `mask` is "", "nucleus" or "ring".
+
+    With `uncut`, windows that a device is to cut come in place of crops.
 
     Rows whose crop is of no use are marked in `qc`, judged before anything is masked. Crops that do not hold what is
     judged, because they are smaller or of another scale, are judged by other ones, cut for that first.
@@ -154,15 +159,18 @@ def cut(
     if qc is not None and not can_tell:
         for index, crops in _crops(scene, nuclei, size_px=QC_PX, target_mpp=QC_MPP):
             mark(qc, nuclei.row[index], crops)
-    batches = _crops(scene, nuclei, size_px=size_px, target_mpp=target_mpp)
+    batches = _crops(scene, nuclei, size_px=size_px, target_mpp=target_mpp, uncut=uncut)
     if qc is not None and can_tell:
         batches = _marked(batches, nuclei, qc)
     yield from masked(batches, scene, nuclei, mask=mask, target_mpp=target_mpp) if mask else batches
 
 
 def _marked(batches: Batches, nuclei: Nuclei, qc: NDArray[Any]) -> Batches:
-    """Mark crops of no use as they pass."""
+    """Mark crops of no use as they pass; windows that are still to be cut, as they come back from the device."""
     for index, crops in batches:
+        if isinstance(crops, Uncut):
+            yield index, replace(crops, seen=lambda at, shown: mark(qc, nuclei.row[at], shown))
+            continue
         mark(qc, nuclei.row[index], crops)
         yield index, crops
 
@@ -172,16 +180,19 @@ def masked(batches: Batches, scene: Scene, nuclei: Nuclei, *, mask: str, target_
     outlines = outlines_in_pixels(scene, nuclei.nucleus_id)
     scale = (target_mpp / scene.mpp[0], target_mpp / scene.mpp[1])
     for index, crops in batches:
-        masks = outline_masks(outlines[index], nuclei.xy[index], scale=scale, size_px=crops.shape[1])
-        yield index, apply_mask(crops, masks, "nucleus" if mask == "nucleus" else "ring")
+        size_px = crops.cut.size_px if isinstance(crops, Uncut) else crops.shape[1]
+        masks = outline_masks(outlines[index], nuclei.xy[index], scale=scale, size_px=size_px)
+        if isinstance(crops, Uncut):
+            yield index, replace(crops, keep=masks if mask == "nucleus" else ~masks)
+        else:
+            yield index, apply_mask(crops, masks, "nucleus" if mask == "nucleus" else "ring")
 
 
-def _crops(scene: Scene, nuclei: Nuclei, *, size_px: int, target_mpp: float) -> Batches:
+def _crops(scene: Scene, nuclei: Nuclei, *, size_px: int, target_mpp: float, uncut: bool = False) -> Batches:
     """Crops as they are in the image."""
     block_px = BLOCK_PX if len(nuclei) > FEW else BLOCK_PX // 8
-    return stream_crops(
-        scene.image, nuclei.xy, mpp=scene.mpp, size_px=size_px, target_mpp=target_mpp, block_px=block_px
-    )
+    read = stream_uncut if uncut else stream_crops
+    return read(scene.image, nuclei.xy, mpp=scene.mpp, size_px=size_px, target_mpp=target_mpp, block_px=block_px)
 
 
 def warn_slow(scene: Scene, image_key: str, n_nuclei: int, *, target_mpp: float = TARGET_MPP) -> None:
@@ -245,6 +256,7 @@ def crop_batches(
     target_mpp: float = TARGET_MPP,
     mask: str | None = None,
     qc: NDArray[Any] | None = None,
+    uncut: bool = False,
 ) -> tuple[Nuclei, Batches, str]:
     """Crops of `nuclei`, from wherever they are.
 
@@ -263,6 +275,8 @@ def crop_batches(
         "", "nucleus" or "ring"; None takes that of the extraction.
     qc
         Where crops come from the image: verdict on each row, in which those whose crop is of no use are marked.
+    uncut
+        Where crops come from the image: give windows that a device is to cut in their place.
 
     Returns
     -------
@@ -288,7 +302,7 @@ def crop_batches(
             'SpatialData with the image, or keep crops with `lm.pp.extract_nuclei(..., store="memory")` or a path.'
         )
         raise ValueError(msg)
-    nuclei, batches = stream(data, record, nuclei, size_px=size, target_mpp=target_mpp, mask=wanted, qc=qc)
+    nuclei, batches = stream(data, record, nuclei, size_px=size, target_mpp=target_mpp, mask=wanted, qc=qc, uncut=uncut)
     return nuclei, batches, "image"
 
 

@@ -24,6 +24,17 @@ def constant_floor(x: NDArray[np.floating], *, rtol: float = MEASURED_RTOL) -> N
 
     The variance of a constant column taken in float32 is about 1e-12, not 0; a comparison with zero then lets noise be
     scaled to unit variance.
+
+    Parameters
+    ----------
+    x
+        Values, (N, D).
+    rtol
+        Relative precision of a value.
+
+    Returns
+    -------
+    Float64 (D,), in units of `x`.
     """
     if len(x) == 0:
         return np.zeros(x.shape[1])

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 
 def zscore(x_ND: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Columns with mean 0 and sd 1 (ddof 0), float32; constant columns become 0."""
+    """Columns with mean 0 and sd 1 (ddof 0), float32; constant columns become 0.
+
+    Parameters
+    ----------
+    x_ND
+        Values, finite.
+
+    Returns
+    -------
+    Float32 (N, D).
+    """
     mean = x_ND.mean(axis=0, dtype=np.float64)
     sd = x_ND.std(axis=0, dtype=np.float64)
     constant = sd <= constant_floor(x_ND)

@@ -48,6 +48,10 @@ def group_identity(
         Draws the cells and the halves.
     max_cells
         Cells per group at most.
+
+    Returns
+    -------
+    The balanced accuracy, and that of chance.
     """
     taken = [rng.permutation(np.flatnonzero(codes == g))[:max_cells] for g in np.unique(codes)]
     taken = [rows for rows in taken if len(rows) >= 2]
@@ -70,6 +74,10 @@ def shared_rows(x_ND: NDArray[np.floating], apart: NDArray[np.intp]) -> NDArray[
         Embedding.
     apart
         (N,) side of the split that each cell is held out with.
+
+    Returns
+    -------
+    Bool (N,).
     """
     digest = np.array([hash(row.tobytes()) for row in x_ND], dtype=np.int64)
     _, row_id = np.unique(digest, return_inverse=True)
@@ -94,6 +102,10 @@ def overlapping_windows(
         (N,) side of the split that each cell is held out with.
     side
         (2,) width and height of the windows in units of `xy_N2`.
+
+    Returns
+    -------
+    Bool (N,).
     """
     unit = np.asarray(xy_N2, dtype=np.float64) / side
     out = np.zeros(len(unit), dtype=bool)

@@ -48,6 +48,10 @@ def local_morans_i(
         Permutations per cell; the p-value is then ``(1 + min(#above, #below)) / (1 + n_perms)``. With 0 it is that of a
         normal deviate with the mean and variance of the same null in closed form. Both are of the smaller tail.
 
+    Returns
+    -------
+    Local statistic, p-value and quadrant of each cell.
+
     Raises
     ------
     ValueError

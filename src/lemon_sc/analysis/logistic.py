@@ -97,6 +97,10 @@ def logistic_probe(
     pos_label
         As in `metrics.classification`.
 
+    Returns
+    -------
+    Class probabilities out of fold, and scores by fold with their null.
+
     Raises
     ------
     ValueError

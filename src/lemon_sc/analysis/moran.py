@@ -67,13 +67,23 @@ class MoranResult:
 
 
 def weight_sums(w: sparse.csr_matrix) -> tuple[float, float, float]:
-    """``S0 = sum w``, ``S1 = sum (w_ij + w_ji)^2 / 2``, ``S2 = sum_i (w_i. + w_.i)^2``."""
+    """``S0 = sum w``, ``S1 = sum (w_ij + w_ji)^2 / 2``, ``S2 = sum_i (w_i. + w_.i)^2``.
+
+    Parameters
+    ----------
+    w
+        Weights, (N, N).
+
+    Returns
+    -------
+    S0, S1 and S2.
+    """
     s1 = 0.5 * float(((w + w.T).data ** 2).sum())
     margins = np.asarray(w.sum(axis=1)).ravel() + np.asarray(w.sum(axis=0)).ravel()
     return float(w.data.sum()), s1, float((margins**2).sum())
 
 
-def check_weights(w: sparse.csr_matrix) -> None:
+def _check_weights(w: sparse.csr_matrix) -> None:
     """Raise `ValueError` unless the weights are finite, not negative and not all zero."""
     if not np.isfinite(w.data).all() or (w.data < 0).any():
         msg = "The graph must have finite weights >= 0: large for near cells, 0 for cells that are no neighbours."
@@ -84,11 +94,26 @@ def check_weights(w: sparse.csr_matrix) -> None:
 
 
 def row_normalise(w: sparse.spmatrix) -> sparse.csr_matrix:
-    """Float64 copy of which each row sums to 1; rows without entries stay empty. Raises as `check_weights`."""
+    """Float64 copy of which each row sums to 1; rows without entries stay empty.
+
+    Parameters
+    ----------
+    w
+        Weights, (N, N).
+
+    Returns
+    -------
+    Float64 (N, N), without explicit zeros.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or not finite, or there is none.
+    """
     out = sparse.csr_matrix(w, dtype=np.float64, copy=True)
     out.sum_duplicates()
     out.eliminate_zeros()
-    check_weights(out)
+    _check_weights(out)
     total = np.asarray(out.sum(axis=1)).ravel()
     out.data /= np.repeat(np.where(total == 0, 1.0, total), np.diff(out.indptr))
     return out
@@ -162,7 +187,17 @@ def morans_i(
 
 
 def benjamini_hochberg(p: Array) -> Array:
-    """False discovery rate of each p-value; NaN stay NaN and do not count as tests."""
+    """False discovery rate of each p-value; NaN stay NaN and do not count as tests.
+
+    Parameters
+    ----------
+    p
+        P-values, of any shape.
+
+    Returns
+    -------
+    Float64, of the same shape.
+    """
     finite = np.isfinite(p)
     out = np.full(p.shape, np.nan)
     if finite.any():
@@ -196,7 +231,7 @@ def _check(w: sparse.csr_matrix, *, n: int, n_perms: int) -> None:
     if w.shape != (n, n):
         msg = f"The graph must be ({n}, {n}), one row and column per cell, got {w.shape}."
         raise ValueError(msg)
-    check_weights(w)
+    _check_weights(w)
 
 
 def _blocks(

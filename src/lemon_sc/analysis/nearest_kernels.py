@@ -67,7 +67,7 @@ class Found(NamedTuple):
 
 
 @numba.njit(nogil=True, cache=True)
-def squared_distance(a_D: NDArray[np.floating], b_D: NDArray[np.floating]) -> float:
+def _squared_distance(a_D: NDArray[np.floating], b_D: NDArray[np.floating]) -> float:
     """By difference, in float64, in one fixed order: the same on every machine, 0 for equal rows."""
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
     whole = a_D.size - a_D.size % 8
@@ -131,6 +131,21 @@ def scan(
     """Take the cells of a block into what `rows` have found so far.
 
     A pair is looked at, that is its distance is taken exactly, where its score cannot rule it out.
+
+    Parameters
+    ----------
+    rows
+        First query, and the one after the last.
+    block
+        Scores of a run of cells against all queries.
+    x_ND
+        All cells.
+    queries
+        What is asked for.
+    bound
+        How far a score can lie from the exact distance.
+    found
+        Neighbours so far, written in place.
     """
     first, last = block.first, found.d2_QK.shape[1] - 1
     for q in range(rows[0], rows[1]):
@@ -144,7 +159,7 @@ def scan(
                 continue
             for j in range(start, stop):
                 if block.norm2_B[j] + score[j] <= limit and first + j != queries.own_Q[q]:
-                    _insert(d2, index, squared_distance(queries.raw_QD[q], x_ND[first + j]), first + j)
+                    _insert(d2, index, _squared_distance(queries.raw_QD[q], x_ND[first + j]), first + j)
                     limit = np.float32(_limit(norm, d2[last], bound))
             if d2[last] == 0.0 and first + stop > index[last]:
                 break
@@ -159,10 +174,26 @@ def settle(
     bound: Bound,
     found: Found,
 ) -> None:
-    """Find neighbours among candidates, and say whether a cell beyond them could be nearer."""
+    """Find neighbours among candidates, and say whether a cell beyond them could be nearer.
+
+    Parameters
+    ----------
+    rows
+        First query, and the one after the last.
+    candidates
+        Cells to look at per query; whether they suffice is written to ``proven_Q``.
+    x_ND
+        All cells.
+    queries
+        What is asked for.
+    bound
+        How far a score can lie from the exact distance.
+    found
+        Neighbours so far, written in place.
+    """
     last = found.d2_QK.shape[1] - 1
     for q in range(rows[0], rows[1]):
         for j in candidates.index_QC[q]:
-            _insert(found.d2_QK[q], found.index_QK[q], squared_distance(queries.raw_QD[q], x_ND[j]), j)
+            _insert(found.d2_QK[q], found.index_QK[q], _squared_distance(queries.raw_QD[q], x_ND[j]), j)
         limit = _limit(queries.norm_Q[q], found.d2_QK[q, last], bound)
         candidates.proven_Q[q] = candidates.worst_Q[q] > limit

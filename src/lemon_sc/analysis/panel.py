@@ -26,6 +26,17 @@ def is_gene(names: Sequence[str], feature_types: Sequence[str] | None = None) ->
 
     A name that begins as in `CONTROL_PREFIXES` (any case) is a control. Where some `feature_types` are
     ``"Gene Expression"``, all features of other types are left out as well.
+
+    Parameters
+    ----------
+    names
+        Names of the G features.
+    feature_types
+        Their types, in the same order; None where they are unknown.
+
+    Returns
+    -------
+    Bool (G,).
     """
     mask = np.array([not str(name).lower().startswith(CONTROL_PREFIXES) for name in names], dtype=bool)
     if feature_types is not None:
@@ -38,7 +49,21 @@ def is_gene(names: Sequence[str], feature_types: Sequence[str] | None = None) ->
 def mean_by_group(
     x_NG: NDArray[np.number] | sparse.spmatrix, codes_N: NDArray[np.intp], n_groups: int
 ) -> NDArray[np.float64]:
-    """(n_groups, G) mean of each column in each group; rows with code -1 are left out, `x_NG` may be sparse."""
+    """(n_groups, G) mean of each column in each group; rows with code -1 are left out, `x_NG` may be sparse.
+
+    Parameters
+    ----------
+    x_NG
+        Values, dense or sparse.
+    codes_N
+        Group of each row, 0 .. `n_groups` - 1, or -1.
+    n_groups
+        Number of groups, none empty.
+
+    Returns
+    -------
+    Float64 (n_groups, G).
+    """
     rows = np.flatnonzero(codes_N >= 0)
     size = np.bincount(codes_N[rows], minlength=n_groups)
     data = 1.0 / size[codes_N[rows]]
@@ -59,6 +84,10 @@ def top_genes(mean_FG: NDArray[np.float64], names: Sequence[str], *, n: int = 50
     n
         How many; all if there are fewer.
 
+    Returns
+    -------
+    Names, first rank first.
+
     Raises
     ------
     ValueError
@@ -71,5 +100,15 @@ def top_genes(mean_FG: NDArray[np.float64], names: Sequence[str], *, n: int = 50
 
 
 def looks_like_counts(values: NDArray[np.number]) -> bool:
-    """Whether all values are whole numbers >= 0."""
+    """Whether all values are whole numbers >= 0.
+
+    Parameters
+    ----------
+    values
+        Numbers, of any shape.
+
+    Returns
+    -------
+    True for an empty array, too.
+    """
     return bool(np.issubdtype(values.dtype, np.unsignedinteger) or ((values >= 0) & (values == np.floor(values))).all())

@@ -83,7 +83,19 @@ class ProbeResult:
 
 
 def pvalues(score: Array, null_R: Array) -> Array:
-    """``(1 + #{null >= score}) / (1 + #null)``, one-sided, shuffles on the first axis; NaN for a score that is NaN."""
+    """``(1 + #{null >= score}) / (1 + #null)``, one-sided, shuffles on the first axis; NaN for a score that is NaN.
+
+    Parameters
+    ----------
+    score
+        Scores, of any shape.
+    null_R
+        The same of R shuffles, (R, ...).
+
+    Returns
+    -------
+    P-values, of the shape of `score`.
+    """
     defined = np.isfinite(null_R)
     count = defined.sum(axis=0)
     p = (1.0 + ((null_R >= score) & defined).sum(axis=0)) / (1.0 + count)
@@ -91,7 +103,19 @@ def pvalues(score: Array, null_R: Array) -> Array:
 
 
 def nanmean(x: NDArray[np.floating], *, axis: int) -> Array:
-    """Mean of what is finite; NaN, without a warning, where nothing is."""
+    """Mean of what is finite; NaN, without a warning, where nothing is.
+
+    Parameters
+    ----------
+    x
+        Values.
+    axis
+        Axis to average over.
+
+    Returns
+    -------
+    Float64, without that axis.
+    """
     finite = np.isfinite(x)
     count = finite.sum(axis=axis)
     total = np.where(finite, x, 0.0).sum(axis=axis)
@@ -99,7 +123,19 @@ def nanmean(x: NDArray[np.floating], *, axis: int) -> Array:
 
 
 def nanstd(x: NDArray[np.floating], *, axis: int) -> Array:
-    """Sample sd (ddof 1) of what is finite; NaN where there are fewer than two values."""
+    """Sample sd (ddof 1) of what is finite; NaN where there are fewer than two values.
+
+    Parameters
+    ----------
+    x
+        Values.
+    axis
+        Axis to go over.
+
+    Returns
+    -------
+    Float64, without that axis.
+    """
     finite = np.isfinite(x)
     count = finite.sum(axis=axis)
     deviation = np.where(finite, x - np.expand_dims(nanmean(x, axis=axis), axis), 0.0)
@@ -151,6 +187,10 @@ def ridge_probe(
         Principal components of the training features, at most as many as there are; ``None`` takes the features.
     used_FG
         (F, G) targets of each fold, the same for folds of one patient; ``None``: all of them.
+
+    Returns
+    -------
+    Scores by fold and target, their null, and the penalties used.
 
     Raises
     ------

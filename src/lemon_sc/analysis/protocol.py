@@ -78,7 +78,24 @@ PROTOCOLS = {"default": ProbeProtocol(), "hest": ProbeProtocol(alpha="hest", n_p
 
 
 def as_protocol(protocol: str | ProbeProtocol) -> ProbeProtocol:
-    """The protocol of this name, or the protocol itself."""
+    """The protocol of this name, or the protocol itself.
+
+    Parameters
+    ----------
+    protocol
+        Name of one of `PROTOCOLS`, or a protocol of one's own.
+
+    Returns
+    -------
+    The protocol.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    ValueError
+        If there is no protocol of that name.
+    """
     if isinstance(protocol, ProbeProtocol):
         return protocol
     if not isinstance(protocol, str):

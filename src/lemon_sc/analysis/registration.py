@@ -89,6 +89,11 @@ def choose_regions(xy_um: NDArray[np.float64]) -> list[Region]:
     ----------
     xy_um
         Centres in um, (n, 2).
+
+    Returns
+    -------
+    Regions, the most crowded one first, then always the one farthest from those before it; none for fewer than
+    `MIN_NUCLEI` nuclei.
     """
     if len(xy_um) < MIN_NUCLEI:
         return []
@@ -123,6 +128,10 @@ def haematoxylin(image: PyramidImage, px_to_um: Affine, region: Region) -> NDArr
         Affine from level-0 px to um.
     region
         Which.
+
+    Returns
+    -------
+    Float64, one value per grid point.
     """
     margin = reach_px()
     rows, cols = (n + 2 * margin for n in region.shape)
@@ -156,6 +165,10 @@ def rasterise(outlines: NDArray[Any], region: Region) -> NDArray[np.bool_]:
         Shapely polygons in um.
     region
         Which.
+
+    Returns
+    -------
+    Bool, one value per grid point.
     """
     mask = np.zeros(region.shape, dtype=np.bool_)
     to_grid = invert(region.to_um())
@@ -229,7 +242,17 @@ UNKNOWN = Match(contrast=np.nan, best_contrast=np.nan, z=0.0, offset_um=(np.nan,
 
 
 def match(contrast: NDArray[np.float64]) -> Match:
-    """Read the best shift, and how much it stands out, from `contrast_by_shift`."""
+    """Read the best shift, and how much it stands out, from `contrast_by_shift`.
+
+    Parameters
+    ----------
+    contrast
+        Contrast by shift, (2 m + 1, 2 m + 1), NaN where it is unknown.
+
+    Returns
+    -------
+    The match; `UNKNOWN` where the contrast without a shift is NaN.
+    """
     side = len(contrast)
     m = side // 2
     if not np.isfinite(contrast[m, m]):
@@ -249,7 +272,19 @@ def match(contrast: NDArray[np.float64]) -> Match:
 
 
 def refine(x: NDArray[Any], y: NDArray[Any], value: NDArray[np.float64]) -> tuple[float, float]:
-    """Top of the paraboloid through values around a maximum at (0, 0), or (0, 0) where they have no top nearby."""
+    """Top of the paraboloid through values around a maximum at (0, 0), or (0, 0) where they have no top nearby.
+
+    Parameters
+    ----------
+    x, y
+        Places around the maximum, (n,).
+    value
+        What was found there, (n,).
+
+    Returns
+    -------
+    (x, y) of the top.
+    """
     design = np.column_stack([np.ones(len(x)), x, y, x * x, x * y, y * y])
     _, a, b, xx, xy, yy = np.linalg.lstsq(design, value, rcond=None)[0]
     hessian = np.array([[2 * xx, xy], [xy, 2 * yy]])

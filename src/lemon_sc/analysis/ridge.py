@@ -81,12 +81,40 @@ class Basis:
 
 
 def centre_of(x_ND: NDArray[np.floating], y_NG: NDArray[np.floating]) -> Centre:
-    """Column means, in float64."""
+    """Column means, in float64.
+
+    Parameters
+    ----------
+    x_ND
+        Features.
+    y_NG
+        Targets.
+
+    Returns
+    -------
+    Means of both.
+    """
     return Centre(x=x_ND.mean(axis=0, dtype=np.float64), y=y_NG.mean(axis=0, dtype=np.float64))
 
 
 def moments(x_ND: NDArray[np.floating], y_NG: NDArray[np.floating], rows: NDArray[np.intp], centre: Centre) -> Moments:
-    """Sums over the cells `rows`, cast to float64 a few thousand rows at a time."""
+    """Sums over the cells `rows`, cast to float64 a few thousand rows at a time.
+
+    Parameters
+    ----------
+    x_ND
+        Features.
+    y_NG
+        Targets.
+    rows
+        Cells to sum over.
+    centre
+        What is subtracted first.
+
+    Returns
+    -------
+    The sums.
+    """
     n_features, n_targets = x_ND.shape[1], y_NG.shape[1]
     sx, sy, syy = np.zeros(n_features), np.zeros(n_targets), np.zeros(n_targets)
     sxx, sxy = np.zeros((n_features, n_features)), np.zeros((n_features, n_targets))
@@ -108,7 +136,23 @@ def cross_moment(
     y_rows: NDArray[np.intp],
     centre: Centre,
 ) -> Array:
-    """(D, G) sum of x y': features of `x_rows` against targets of `y_rows`, which is `Moments.xy` after a shuffle."""
+    """(D, G) sum of x y': features of `x_rows` against targets of `y_rows`, which is `Moments.xy` after a shuffle.
+
+    Parameters
+    ----------
+    x_ND
+        Features.
+    y_NG
+        Targets.
+    x_rows, y_rows
+        Cells whose features and whose targets are multiplied, pairwise; as many of each.
+    centre
+        What is subtracted first.
+
+    Returns
+    -------
+    Float64 (D, G).
+    """
     sxy = np.zeros((x_ND.shape[1], y_NG.shape[1]))
     for start in range(0, len(x_rows), _ROWS):
         part = slice(start, start + _ROWS)
@@ -117,7 +161,17 @@ def cross_moment(
 
 
 def add(parts: Iterable[Moments]) -> Moments:
-    """Moments of the union of disjoint sets of cells."""
+    """Moments of the union of disjoint sets of cells.
+
+    Parameters
+    ----------
+    parts
+        Moments of each set, about one centre; at least one.
+
+    Returns
+    -------
+    Their sum.
+    """
     first, *rest = parts
     names = ("x", "y", "xx", "xy", "yy")
     total = {name: getattr(first, name).copy() for name in names}
@@ -128,7 +182,19 @@ def add(parts: Iterable[Moments]) -> Moments:
 
 
 def n_components(n_pcs: int | None, *, n_features: int, n_cells: int) -> int:
-    """Features that a fit sees: all of them, or principal components, of which there are at most as many as cells."""
+    """Features that a fit sees: all of them, or principal components, of which there are at most as many as cells.
+
+    Parameters
+    ----------
+    n_pcs
+        Principal components asked for; None takes the features.
+    n_features, n_cells
+        What there is.
+
+    Returns
+    -------
+    Their number.
+    """
     return n_features if n_pcs is None else min(n_pcs, n_features, n_cells)
 
 
@@ -146,6 +212,10 @@ def decompose(train: Moments, floor_D: Array, *, n_pcs: int | None = None) -> Ba
         Sd at or below which a feature counts as constant (`correlation.constant_floor`).
     n_pcs
         Keep this many principal components of the standardised features; ``None`` keeps the features.
+
+    Returns
+    -------
+    Eigenvalues and eigenvectors, with the mean and the scale of the features.
     """
     mean = train.x / train.n
     covariance = train.xx / train.n - np.outer(mean, mean)
@@ -162,7 +232,19 @@ def decompose(train: Moments, floor_D: Array, *, n_pcs: int | None = None) -> Ba
 
 
 def weights(basis: Basis, train: Moments, alphas: Sequence[float] | Array) -> Array:
-    """(D, A, G) coefficients for features on their own scale (no longer standardised)."""
+    """(D, A, G) coefficients for features on their own scale (no longer standardised).
+
+    Parameters
+    ----------
+    basis, train
+        Decomposition of the training features, and their sums.
+    alphas
+        A penalties.
+
+    Returns
+    -------
+    Float64 (D, A, G).
+    """
     z_y = basis.inverse_sd[:, None] * (train.xy - np.outer(basis.mean, train.y))
     rotated_KG = basis.vectors.T @ z_y
     shrunk_KAG = rotated_KG[:, None, :] / (basis.values[:, None] + np.asarray(alphas))[:, :, None]
@@ -181,7 +263,27 @@ def predict(
     centre: Centre,
     intercept: bool = True,
 ) -> Array:
-    """(len(rows), G) predictions, in units of the target; without `intercept` the training mean is not added."""
+    """(len(rows), G) predictions, in units of the target; without `intercept` the training mean is not added.
+
+    Parameters
+    ----------
+    x_ND
+        Features.
+    rows
+        Cells to predict.
+    weight_DG
+        Coefficients of one penalty.
+    train
+        Sums over the training cells, whose means are the intercept.
+    centre
+        What was subtracted before summing.
+    intercept
+        Whether the training mean of the targets is added.
+
+    Returns
+    -------
+    Float64 (len(rows), G).
+    """
     mean_y = centre.y + train.y / train.n if intercept else np.zeros(len(centre.y))
     base = mean_y - train.x @ weight_DG / train.n
     out = np.empty((len(rows), weight_DG.shape[1]))
@@ -237,6 +339,10 @@ def correlations(
         (A,) penalties.
     floor_G
         Sd at or below which a target counts as constant.
+
+    Returns
+    -------
+    Float64 (A, G) for each of `held_out`.
     """
     n_targets = len(train.y)
     step = max(_COLUMNS // len(alphas), 1)

@@ -73,6 +73,10 @@ def leave_one_group_out(
     patients
         (N,) what groups may share: a group is predicted from the groups of other patients only.
 
+    Returns
+    -------
+    The folds, named as the groups.
+
     Raises
     ------
     ValueError
@@ -124,6 +128,10 @@ def stratified(labels: NDArray[np.generic], *, rng: np.random.Generator, n_folds
     n_folds
         Number of folds.
 
+    Returns
+    -------
+    The folds.
+
     Raises
     ------
     ValueError
@@ -159,6 +167,10 @@ def spatial_blocks(xy_N2: NDArray[np.floating], *, rng: np.random.Generator, n_f
         Decides which block goes to which fold. The order of the cells does not matter.
     n_folds
         Number of folds, at least 2.
+
+    Returns
+    -------
+    The folds.
 
     Raises
     ------

@@ -74,6 +74,10 @@ def judge(
         Nuclei in all, and in the image.
     tolerance_um
         Offset up to which a region fits.
+
+    Returns
+    -------
+    The verdict, with the offset of each region.
     """
     offset = np.array([m.offset_um for m in matches], dtype=np.float64).reshape(-1, 2)
     matched = np.array([m.z >= MIN_Z for m in matches], dtype=np.bool_)
@@ -172,5 +176,10 @@ def _verdict(
             f"rotation, scale or shear, or the section is deformed.{cure}"
         )
     if size > tolerance_um:
-        return False, f"the image must be moved by {moved}, as found in {matched.sum()} of {n} regions."
+        alone = (
+            " One region cannot tell a shift from a wrong pixel size or rotation: check `mpp` and the alignment, too."
+            if matched.sum() == 1
+            else ""
+        )
+        return False, f"the image must be moved by {moved}, as found in {matched.sum()} of {n} regions.{alone}"
     return True, f"{fits.sum()} of {n} regions fit; the best offset is {moved}."

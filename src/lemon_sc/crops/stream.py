@@ -1,24 +1,26 @@
 """Crops in image order: every block of the image is decoded once, whatever the number of nuclei in it.
 
 Peers read the image once per nucleus. Here nuclei are grouped by image block; a pool of threads decodes blocks and cuts
-the windows that lie inside them. A window that crosses blocks waits, as a small patch, until its last block has come
-by, so memory is bounded by a few blocks and their crops.
+the windows that lie inside them, a few MB of crops at a time. A window that crosses blocks waits, as a small patch,
+until its last block has come by, so memory is bounded by a few blocks, whatever the number of nuclei in them.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from lemon_sc._core.threads import in_order
+from lemon_sc._core.threads import in_order_on
+from lemon_sc.crops.border import Border
 from lemon_sc.crops.resample import Resampler, resampler
 from lemon_sc.geometry.windows import plan_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +31,12 @@ TARGET_MPP = 0.25
 
 BLOCK_PX = 2048
 """Smaller storage chunks are read together until a block is about this wide."""
+
+BATCH_BYTES = 4 << 20
+"""Crops that a thread makes at once."""
+
+BAND_ROWS = 64
+"""Windows of a block are cut in bands of as many rows, so that px they share are still in the processor's cache."""
 
 
 class Level(Protocol):
@@ -79,10 +87,10 @@ def blocks_of(level: Level, block_px: int) -> tuple[NDArray[np.int64], NDArray[n
 
 
 def grouped(keys: NDArray[np.int64], values: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Values by key, each group in ascending order of value."""
+    """Values by key, each group in the order of the values."""
     if not len(keys):
         return {}
-    order = np.lexsort((values, keys))
+    order = np.argsort(keys, kind="stable")
     keys, values = keys[order], values[order]
     first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
     return {int(keys[a]): group for a, group in zip(first, np.split(values, first[1:]), strict=True)}
@@ -97,23 +105,23 @@ class BlockPlan:
     rows, cols
         Borders of the blocks.
     start, phase, cut
-        First tap and sub-pixel phase of each window, and what cuts them.
+        First tap, int32 (n, 2), and sub-pixel phase, int16 (n, 2), of each window, (x, y), and what cuts them.
     whole
-        Windows that lie inside a block, by block.
+        Windows that lie inside a block, by block, in the order in which they are cut.
     parts
         Windows of which a block holds a part, by block.
     n_parts
-        In how many blocks each window lies.
+        In how many blocks each window lies, int32 (n,).
     """
 
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
-    start: NDArray[np.int64]
-    phase: NDArray[np.int64]
+    start: NDArray[np.int32]
+    phase: NDArray[np.int16]
     cut: Resampler
     whole: dict[int, NDArray[np.int64]]
     parts: dict[int, NDArray[np.int64]]
-    n_parts: NDArray[np.int64]
+    n_parts: NDArray[np.int32]
 
     @property
     def order(self) -> list[int]:
@@ -148,20 +156,22 @@ def plan_blocks(
     c0, c1 = (np.searchsorted(cols, e[:, 0], side="right") - 1 for e in (first, last))
     in_image = (start >= 0).all(axis=1) & (end <= [width, height]).all(axis=1)
     single = in_image & (r0 == r1) & (c0 == c1)
-    index, n_cols = np.arange(len(start)), len(cols) - 1
+    n_cols = len(cols) - 1
+    inside, crossing = np.flatnonzero(single), np.flatnonzero(~single)
+    inside = inside[np.lexsort((inside, start[inside, 0], start[inside, 1] // BAND_ROWS))]
     n_parts = (r1 - r0 + 1) * (c1 - c0 + 1)
-    spread = np.repeat(index[~single], n_parts[~single])
-    nth = np.arange(len(spread)) - np.repeat(np.cumsum(n_parts[~single]) - n_parts[~single], n_parts[~single])
+    spread = np.repeat(crossing, n_parts[crossing])
+    nth = np.arange(len(spread)) - np.repeat(np.cumsum(n_parts[crossing]) - n_parts[crossing], n_parts[crossing])
     wide = (c1 - c0 + 1)[spread]
     plan = BlockPlan(
         rows=rows,
         cols=cols,
-        start=start,
-        phase=windows.phase,
+        start=start.astype(np.int32),  # kept for all windows while the image is read
+        phase=windows.phase.astype(np.int16),
         cut=resampler(windows),
-        whole=grouped((r0 * n_cols + c0)[single], index[single]),
+        whole=grouped((r0 * n_cols + c0)[inside], inside),
         parts=grouped((r0[spread] + nth // wide) * n_cols + c0[spread] + nth % wide, spread),
-        n_parts=n_parts,
+        n_parts=n_parts.astype(np.int32),
     )
     return level, plan
 
@@ -187,114 +197,30 @@ def reading_order(
     if not len(xy):
         return np.zeros(0, dtype=np.int64)
     _, plan = plan_blocks(image, xy, mpp=mpp, size_px=size_px, target_mpp=target_mpp, block_px=block_px)
-    last, crosses = np.empty(len(xy), dtype=np.int64), np.zeros(len(xy), dtype=np.bool_)
-    for block in plan.order:  # in reading order, so that the last block of a window is the one that stays
-        for index, across in ((plan.whole.get(block), False), (plan.parts.get(block), True)):
-            if index is not None:
-                last[index], crosses[index] = block, across
-    return np.lexsort((np.arange(len(xy)), crosses, last))
+    none, left, order = np.zeros(0, dtype=np.int64), plan.n_parts.copy(), []
+    for block in plan.order:
+        crossing = plan.parts.get(block, none)
+        left[crossing] -= 1
+        order += [plan.whole.get(block, none), crossing[left[crossing] == 0]]
+    return np.concatenate(order)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Piece:
-    """The part of a window that one block holds: `pixels` belong at `at` (y, x) of the window's patch."""
+def batches_of(
+    pool: ThreadPoolExecutor, plan: BlockPlan, block: int, pixels: NDArray[np.uint8], workers: int
+) -> Iterator[Batch]:
+    """Cut what lies inside a block, in the order of the windows, on the threads of a pool."""
+    index = plan.whole.get(block)
+    if index is None:
+        return
+    y0, _, x0, _ = plan.bounds(block)
+    start, phase = plan.start[index] - np.array([x0, y0]), plan.phase[index]
+    size = max(BATCH_BYTES // (3 * plan.cut.size_px**2), 1)
+    parts = [slice(first, first + size) for first in range(0, len(index), size)]
 
-    index: int
-    at: tuple[int, int]
-    pixels: NDArray[np.uint8]
+    def cut(part: slice) -> Batch:
+        return index[part], plan.cut(pixels, start[part], phase[part])
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Done:
-    """What comes of one block: finished crops, and pieces of windows that cross its border."""
-
-    index: NDArray[np.int64]
-    crops: NDArray[np.uint8]
-    pieces: list[Piece]
-
-
-def do_block(block: int, plan: BlockPlan, level: Level) -> Done:
-    """Decode a block and cut what lies in it."""
-    y0, y1, x0, x1 = plan.bounds(block)
-    pixels = level.read(y0, y1, x0, x1)
-    index = plan.whole.get(block, np.zeros(0, dtype=np.int64))
-    crops = plan.cut(pixels, plan.start[index] - np.array([x0, y0]), plan.phase[index])
-    taps_x, taps_y = plan.cut.taps
-    pieces = []
-    for i in plan.parts.get(block, ()):
-        wx, wy = (int(v) for v in plan.start[i])
-        ya, yb, xa, xb = max(wy, y0), min(wy + taps_y, y1), max(wx, x0), min(wx + taps_x, x1)
-        part = pixels[ya - y0 : yb - y0, xa - x0 : xb - x0].copy()  # a view would keep the whole block alive
-        pieces.append(Piece(index=int(i), at=(ya - wy, xa - wx), pixels=part))
-    return Done(index=index, crops=crops, pieces=pieces)
-
-
-class Border:
-    """Windows that cross blocks, while they wait for their last piece.
-
-    Parameters
-    ----------
-    plan
-        Where the windows lie.
-    shape
-        (height, width) of the level, beyond which the outermost px is repeated.
-    """
-
-    def __init__(self, plan: BlockPlan, shape: tuple[int, int]) -> None:
-        self.plan, self.shape = plan, shape
-        self.pieces: dict[int, list[Piece]] = {}
-
-    def take(self, pieces: list[Piece]) -> list[int]:
-        """Keep pieces; return the windows that are complete now."""
-        for piece in pieces:
-            self.pieces.setdefault(piece.index, []).append(piece)
-        touched = dict.fromkeys(piece.index for piece in pieces)
-        return [i for i in touched if len(self.pieces[i]) == self.plan.n_parts[i]]
-
-    def patch(self, i: int) -> NDArray[np.uint8]:
-        """Join the pieces of a window."""
-        taps_x, taps_y = self.plan.cut.taps
-        patch = np.zeros((taps_y, taps_x, 3), dtype=np.uint8)
-        for piece in self.pieces.pop(i):
-            (y, x), (h, w) = piece.at, piece.pixels.shape[:2]
-            patch[y : y + h, x : x + w] = piece.pixels
-        x0, y0 = self.plan.start[i]
-        ys = np.clip(np.arange(y0, y0 + taps_y), 0, self.shape[0] - 1) - y0
-        xs = np.clip(np.arange(x0, x0 + taps_x), 0, self.shape[1] - 1) - x0
-        return patch[ys[:, None], xs]
-
-    def cut(self, index: list[int]) -> Batch:
-        """Crops of complete windows."""
-        taps_x, taps_y = self.plan.cut.taps
-        tall = np.concatenate([self.patch(i) for i in index])  # one patch under the other
-        start = np.column_stack([np.zeros(len(index), np.int64), np.arange(len(index)) * taps_y])
-        return np.array(index), self.plan.cut(tall, start, self.plan.phase[index])
-
-
-def rebatched(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
-    """The same rows and crops in batches of `size`, in the order they came; the last may be smaller."""
-    held: list[Batch] = []
-    count = 0
-    for rows, crops in batches:
-        start = 0
-        while start < len(rows):
-            stop = start + min(size - count, len(rows) - start)
-            held.append((rows[start:stop], crops[start:stop]))
-            count += stop - start
-            start = stop
-            if count == size:
-                yield joined(held)
-                held, count = [], 0
-    if held:
-        yield joined(held)
-
-
-def joined(held: list[Batch]) -> Batch:
-    """One batch of several."""
-    if len(held) == 1:
-        return held[0]
-    rows, crops = zip(*held, strict=True)
-    return np.concatenate(rows), np.concatenate(crops)
+    yield from in_order_on(pool, cut, parts, ahead=workers)
 
 
 def stream_crops(
@@ -327,15 +253,31 @@ def stream_crops(
     Yields
     ------
     (index, crops)
-        Positions in `xy`, int64 (b,), and crops, uint8 (b, S, S, 3), about one batch per block.
+        Positions in `xy`, int64 (b,), and crops, uint8 (b, S, S, 3), a few MB of them.
     """
     if not len(xy):
         return
     level, plan = plan_blocks(image, xy, mpp=mpp, size_px=size_px, target_mpp=target_mpp, block_px=block_px)
+    yield from run_plan(level, plan, workers=workers or cpu_count() or 1)
+
+
+def run_plan(level: Level, plan: BlockPlan, *, workers: int) -> Iterator[Batch]:
+    """Read the blocks of a plan and give what its `cut` makes of them, as `stream_crops` does.
+
+    Parameters
+    ----------
+    level, plan
+        From `plan_blocks`.
+    workers
+        Threads that decode and cut.
+    """
     border = Border(plan, level.shape)
-    for done in in_order(lambda block: do_block(block, plan, level), plan.order, workers=workers or cpu_count() or 1):
-        if len(done.index):
-            yield done.index, done.crops
-        complete = border.take(done.pieces)
-        if complete:
-            yield border.cut(complete)
+    with ThreadPoolExecutor(workers, thread_name_prefix="lemon_sc") as pool:
+        decoded = in_order_on(pool, lambda block: level.read(*plan.bounds(block)), plan.order, ahead=workers - 1)
+        for block in plan.order:
+            pixels = next(decoded)
+            yield from batches_of(pool, plan, block, pixels, workers)
+            complete, patches = border.take(block, pixels)
+            del pixels  # before the next block is begun
+            if len(complete):
+                yield complete, border.cut(complete, patches)

@@ -83,6 +83,26 @@ def resolve_dtype(dtype: str, device: str, encoder: Encoder) -> str:
     return "bf16" if fits(encoder.module) and can_pack(torch.bfloat16) else "fp32"
 
 
+def cuts_crops(device: str | Sequence[str], encoder: Encoder) -> bool:
+    """Whether crops that come from an image are cut on the devices that encode them.
+
+    They are on accelerators. On a CPU the compiled kernel of `lemon_sc.crops.resample` is faster, and what a function
+    embeds is needed on the host.
+
+    Parameters
+    ----------
+    device
+        As for `resolve_devices`.
+    encoder
+        The model.
+
+    Returns
+    -------
+    Whether they are.
+    """
+    return encoder.module is not None and "cpu" not in {name.split(":")[0] for name in resolve_devices(device)}
+
+
 def cpu_has_amx() -> bool:
     """Whether the CPU multiplies matrices of bfloat16 in hardware, as far as this torch can tell."""
     tell: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lemon_sc._core.errors import bad_value
 from lemon_sc._core.log import progress as progress_bar
-from lemon_sc.crops.stream import rebatched
+from lemon_sc.crops.uncut import Uncut
+from lemon_sc.embed.batches import checked, masked, rebatched
 from lemon_sc.embed.devices import resolve_batch_size, resolve_devices
 from lemon_sc.embed.runner import Runner
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tqdm.auto import tqdm
 
+    from lemon_sc.embed.batches import Batch, Crops
+    from lemon_sc.embed.lane import Lane
     from lemon_sc.models.encoder import Encoder
 
-    Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
-    Pending = tuple[NDArray[np.int64], NDArray[np.uint8], Future[NDArray[np.float32]]]
+    Encoded = tuple[NDArray[np.int64], Crops, NDArray[np.uint8], NDArray[np.float32]]
 
 
 def embed_batches(
@@ -111,9 +112,12 @@ def encoded(
     guard = DegenerateGuard(encoder.card.name)
     bar = progress_bar(total=n, desc=f"Embedding ({encoder.card.name})") if progress else None
     try:
-        for rows, crops, z in _in_turn(rebatched(checked(batches, n), size), runners):
+        for rows, batch, crops, z in _in_turn(rebatched(checked(batches, n), size), runners):
+            if isinstance(batch, Uncut) and batch.seen is not None:
+                batch.seen(rows, crops)
             yield rows, z
-            guard.see(crops, z)
+            if not guard.vectors_differ:
+                guard.see(masked(batch, crops), z)
             _advance(bar, len(rows))
     finally:
         if bar is not None:
@@ -126,55 +130,36 @@ def _advance(bar: tqdm | None, count: int) -> None:
         bar.update(count)
 
 
-def checked(batches: Iterable[Batch], n: int) -> Iterator[Batch]:
-    """The same batches, each row number seen to be in range and new."""
-    seen = np.zeros(n, bool)
-    for rows, crops in batches:
-        at = np.asarray(rows)
-        if at.ndim != 1 or len(at) != len(crops) or (at.size and at.dtype.kind not in "iu"):
-            msg = f"A batch must hold one int row number per crop, got {at.dtype} {at.shape} for {len(crops)} crops."
-            raise ValueError(msg)
-        if at.size and (at.min() < 0 or at.max() >= n):
-            raise bad_value("rows", must=f"be in 0..{n - 1} (n = {n})", got=(int(at.min()), int(at.max())))
-        seen_before = int(seen[at].sum()) + len(at) - len(np.unique(at))
-        if seen_before:
-            msg = f"{seen_before} rows came twice; every row takes one crop."
-            raise ValueError(msg)
-        seen[at] = True
-        yield at, crops
+def _in_turn(batches: Iterable[Batch], runners: Sequence[Runner]) -> Iterator[Encoded]:
+    """Rows, what was to be embedded, crops and vectors; at most two batches per lane are under way."""
+    idle: SimpleQueue[tuple[Runner, Lane]] = SimpleQueue()
+    ways = [(runner, lane) for runner in runners for lane in runner.lanes]
+    for way in ways:
+        idle.put(way)
 
-
-def _in_turn(
-    batches: Iterable[Batch], runners: Sequence[Runner]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32]]]:
-    """Rows, crops and embeddings; at most two batches per device are under way."""
-    idle: SimpleQueue[Runner] = SimpleQueue()
-    for runner in runners:
-        idle.put(runner)
-
-    def encode(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        runner = idle.get()
+    def encode(crops: Crops) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        runner, lane = idle.get()
         try:
-            return runner.run(crops)
+            return runner.embed(crops, lane)
         finally:
-            idle.put(runner)
+            idle.put((runner, lane))
 
-    pending: deque[Pending] = deque()
-    pool = ThreadPoolExecutor(len(runners), thread_name_prefix="lemon-sc-embed")
+    pending: deque[tuple[NDArray[np.int64], Crops, Future[tuple[NDArray[np.uint8], NDArray[np.float32]]]]] = deque()
+    pool = ThreadPoolExecutor(len(ways), thread_name_prefix="lemon-sc-embed")
+
+    def finished() -> Encoded:
+        rows, batch, future = pending.popleft()
+        return rows, batch, *future.result()
+
     try:
-        for rows, crops in batches:
-            pending.append((rows, crops, pool.submit(encode, crops)))
-            if len(pending) >= 2 * len(runners):
-                yield _finished(pending.popleft())
+        for rows, batch in batches:
+            pending.append((rows, batch, pool.submit(encode, batch)))
+            if len(pending) >= 2 * len(ways):
+                yield finished()
         while pending:
-            yield _finished(pending.popleft())
+            yield finished()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _finished(pending: Pending) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32]]:
-    rows, crops, future = pending
-    return rows, crops, future.result()
 
 
 class DegenerateGuard:
@@ -198,8 +183,6 @@ class DegenerateGuard:
 
     def see(self, crops: NDArray[np.uint8], z: NDArray[np.float32]) -> None:
         """Take note of a batch."""
-        if self.vectors_differ:
-            return
         if self.first is None:
             self.first = crops[0].copy(), z[0].copy()
         self.count += len(z)

@@ -8,12 +8,17 @@ import numpy as np
 import torch
 
 from lemon_sc._core.log import logger
+from lemon_sc.crops.uncut import Uncut
+from lemon_sc.embed.batches import masked
 from lemon_sc.embed.devices import resolve_dtype
-from lemon_sc.models.encoder import fit_crops
+from lemon_sc.embed.graphs import Replayed
+from lemon_sc.embed.lane import LANES, Lane
+from lemon_sc.models.encoder import fit_crops, run_module
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lemon_sc.embed.batches import Crops
     from lemon_sc.models.encoder import Encoder
     from lemon_sc.models.fast_vit import FastViT
 
@@ -47,37 +52,92 @@ class Runner:
         self.batch_size = batch_size
         self.dtype = resolve_dtype(dtype, device, encoder)
         self.fast = fast_path(encoder, device=device, dtype=self.dtype)
+        kind = device.split(":")[0]
+        self.lanes = [self._lane() for _ in range(LANES.get(kind, 1))]
+        self._by_lane = kind != "cpu" and encoder.module is not None
         self._parity_checked = self.dtype == "fp32"
 
     def run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embed crops (b, S, S, 3) into float32 (b, D).
+        """Embed crops; as `embed`, without the crops.
+
+        Parameters
+        ----------
+        crops
+            uint8 (b, S, S, 3).
+
+        Returns
+        -------
+        float32 (b, D).
+        """
+        return self.embed(crops, self.lanes[0])[1]
+
+    def embed(self, crops: Crops, lane: Lane) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Embed a batch.
+
+        Parameters
+        ----------
+        crops
+            uint8 (b, S, S, 3), or windows that are still to be cut.
+        lane
+            One of `lanes` that no other thread uses.
+
+        Returns
+        -------
+        The crops, not masked, uint8 (b, S, S, 3), and their vectors, float32 (b, D).
 
         Raises
         ------
         RuntimeError
             Memory does not hold a single crop, output that is not finite, or reduced precision that is far from fp32.
         """
+        shown: list[NDArray[np.uint8]] = []
         parts: list[NDArray[np.float32]] = []
         done = 0
         while done < len(crops):
             batch = crops[done : done + self.batch_size]
-            made = self._attempt(batch)
+            made = self._attempt(batch, lane)
             if made is None:
                 continue
-            parts.append(made)
+            shown.append(made[0])
+            parts.append(made[1])
             done += len(batch)
-        z = np.concatenate(parts) if parts else self.encoder.encode(crops)
+        if not parts:
+            size = self.encoder.card.input_px
+            return np.empty((0, size, size, 3), np.uint8), np.empty((0, self.encoder.card.dim), np.float32)
+        cut = shown[0] if len(shown) == 1 else np.concatenate(shown)
+        z = parts[0] if len(parts) == 1 else np.concatenate(parts)
         self._check_finite(z)
         if not self._parity_checked:
-            self._check_parity(crops[:PARITY_CROPS], z[:PARITY_CROPS])
-        return z
+            first = slice(PARITY_CROPS)
+            self._check_parity(masked(crops[first], cut[first]), z[first])
+        return cut, z
 
-    def _attempt(self, batch: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Embeddings, or None after the batch size was halved because memory ran out."""
+    def _lane(self) -> Lane:
+        forward = self._forward
+        if self.fast is not None and self.device.startswith("cuda"):
+            forward = Replayed(self.fast)
+        return Lane(forward, self.encoder.card, device=self.device)
+
+    def _forward(self, x_NHWC: torch.Tensor) -> torch.Tensor:
+        """Vectors of crops that are on the device, (N, D)."""
+        if self.fast is not None:
+            return self.fast(x_NHWC)
+        if self.encoder.module is not None:
+            return run_module(self.encoder.module, x_NHWC, self.encoder.card, dtype=self.dtype)
+        return torch.from_numpy(self.encoder.encode(x_NHWC.cpu().numpy()))
+
+    def _once(self, batch: Crops, lane: Lane) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Crops and vectors of a batch that memory holds."""
+        if self._by_lane or isinstance(batch, Uncut):
+            return lane.run(batch)
+        if self.fast is not None:
+            return batch, self.fast.encode(fit_crops(batch, self.encoder.card.input_px))
+        return batch, self.encoder.encode(batch, dtype=self.dtype)
+
+    def _attempt(self, batch: Crops, lane: Lane) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """Crops and vectors, or None after the batch size was halved because memory ran out."""
         try:
-            if self.fast is not None:
-                return self.fast.encode(fit_crops(batch, self.encoder.card.input_px))
-            return self.encoder.encode(batch, dtype=self.dtype)
+            return self._once(batch, lane)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -87,7 +147,8 @@ class Runner:
                     'device="cpu".'
                 )
                 raise RuntimeError(msg) from error
-        self.batch_size = (len(batch) + 1) // 2
+        self.batch_size = min(self.batch_size, (len(batch) + 1) // 2)  # another lane may have halved it already
+        lane.release()
         if self.device.startswith("cuda"):  # after the handler: a live traceback keeps tensors alive
             torch.cuda.empty_cache()
         logger.warning("Out of memory on %s at %d crops; going on with %d.", self.device, len(batch), self.batch_size)

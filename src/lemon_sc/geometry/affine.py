@@ -39,7 +39,24 @@ class PixelSize:
 
 
 def check_affine(matrix: ArrayLike, *, name: str = "affine") -> Affine:
-    """Return `matrix` as float64 (3, 3) if it is a finite, invertible affine map, else raise."""
+    """Return `matrix` as float64 (3, 3) if it is a finite, invertible affine map, else raise.
+
+    Parameters
+    ----------
+    matrix
+        What should be one.
+    name
+        What to call it in the message.
+
+    Returns
+    -------
+    Float64 (3, 3).
+
+    Raises
+    ------
+    ValueError
+        If it is of another shape, not finite, has another last row than 0, 0, 1, or cannot be inverted.
+    """
     m = np.asarray(matrix, dtype=np.float64)
     if m.shape != (3, 3) or not np.isfinite(m).all():
         raise bad_value(name, must="be a finite 3 x 3 matrix", got=m.tolist())
@@ -51,23 +68,65 @@ def check_affine(matrix: ArrayLike, *, name: str = "affine") -> Affine:
 
 
 def transform(affine: Affine, xy: ArrayLike) -> NDArray[np.float64]:
-    """Map points (n, 2) -> (n, 2)."""
+    """Map points (n, 2) -> (n, 2).
+
+    Parameters
+    ----------
+    affine
+        The map.
+    xy
+        Points, (n, 2).
+
+    Returns
+    -------
+    Float64 (n, 2).
+    """
     points = np.asarray(xy, dtype=np.float64)
     return points @ affine[:2, :2].T + affine[:2, 2]
 
 
 def invert(affine: Affine) -> Affine:
-    """The map back."""
+    """The map back.
+
+    Parameters
+    ----------
+    affine
+        A map that `check_affine` lets pass.
+
+    Returns
+    -------
+    Its inverse.
+    """
     return np.asarray(np.linalg.inv(affine), dtype=np.float64)
 
 
 def scaling(x: float, y: float) -> Affine:
-    """Map that multiplies x and y."""
+    """Map that multiplies x and y.
+
+    Parameters
+    ----------
+    x, y
+        Factors.
+
+    Returns
+    -------
+    The map.
+    """
     return np.diag([float(x), float(y), 1.0])
 
 
 def pixel_size(px_to_um: Affine) -> PixelSize:
-    """Pixel size, anisotropy and handedness of the map from image px to um."""
+    """Pixel size, anisotropy and handedness of the map from image px to um.
+
+    Parameters
+    ----------
+    px_to_um
+        Affine from image px to um.
+
+    Returns
+    -------
+    um per px along x and y, and what the map does besides.
+    """
     linear = px_to_um[:2, :2]
     long, short = np.linalg.svd(linear, compute_uv=False)
     return PixelSize(

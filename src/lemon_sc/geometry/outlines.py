@@ -36,7 +36,7 @@ class Centres:
     repaired: NDArray[np.bool_]
 
 
-def largest_part(geometry: Any) -> Any:
+def _largest_part(geometry: Any) -> Any:
     """The largest polygon of a geometry that may hold several, or lines and points besides."""
     parts = [g for g in shapely.get_parts(geometry) if shapely.get_type_id(g) in POLYGONAL]
     parts = [p for g in parts for p in shapely.get_parts(g)]
@@ -44,11 +44,21 @@ def largest_part(geometry: Any) -> Any:
 
 
 def repair(geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Replace outlines that cross themselves by their largest valid part; say which."""
+    """Replace outlines that cross themselves by their largest valid part; say which.
+
+    Parameters
+    ----------
+    geometries
+        Shapely geometries, (n,).
+
+    Returns
+    -------
+    The geometries, (n,), and which of them were replaced, bool (n,).
+    """
     broken = np.isin(shapely.get_type_id(geometries), POLYGONAL) & ~shapely.is_valid(geometries)
     mended = geometries.copy()
     for i in np.flatnonzero(broken):
-        mended[i] = largest_part(shapely.make_valid(geometries[i]))
+        mended[i] = _largest_part(shapely.make_valid(geometries[i]))
     return mended, broken
 
 
@@ -61,6 +71,10 @@ def outline_centres(geometries: Iterable[Any], *, radius: NDArray[np.float64] | 
         Shapely polygons, multipolygons or points; None and empty ones give NaN.
     radius
         Radius of each point where they stand for circles, (n,).
+
+    Returns
+    -------
+    Centres and areas, and which outlines were repaired; one row per geometry.
     """
     given = np.asarray(list(geometries), dtype=object)
     geoms, repaired = repair(given)

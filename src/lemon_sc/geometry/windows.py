@@ -60,7 +60,24 @@ class Windows:
 
 
 def check_mpp(mpp: float | Sequence[float], *, name: str = "mpp") -> tuple[float, float]:
-    """Return (x, y) um per px if one number or two are given, finite and positive, else raise."""
+    """Return (x, y) um per px if one number or two are given, finite and positive, else raise.
+
+    Parameters
+    ----------
+    mpp
+        um per px, one number or (x, y).
+    name
+        What to call it in the message.
+
+    Returns
+    -------
+    (x, y).
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
     try:
         x, y = np.broadcast_to(np.asarray(mpp, dtype=np.float64), (2,)).tolist()
     except (TypeError, ValueError):
@@ -71,12 +88,38 @@ def check_mpp(mpp: float | Sequence[float], *, name: str = "mpp") -> tuple[float
 
 
 def window_side(size_px: int, mpp: tuple[float, float], target_mpp: float) -> NDArray[np.float64]:
-    """Side of a crop's window in image px, (x, y)."""
+    """Side of a crop's window in image px, (x, y).
+
+    Parameters
+    ----------
+    size_px, target_mpp
+        Side of the crop in px, and um per crop px.
+    mpp
+        um per image px, (x, y).
+
+    Returns
+    -------
+    Float64 (2,).
+    """
     return size_px * target_mpp / np.asarray(mpp, dtype=np.float64)
 
 
 def inside(xy: NDArray[np.float64], side: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Whether the whole window of each centre lies in an image of `shape` (height, width). NaN centres do not."""
+    """Whether the whole window of each centre lies in an image of `shape` (height, width). NaN centres do not.
+
+    Parameters
+    ----------
+    xy
+        Centres in image px, (n, 2).
+    side
+        Side of the window in image px, (x, y).
+    shape
+        Height and width of the image, px.
+
+    Returns
+    -------
+    Bool (n,).
+    """
     size = np.array([shape[1], shape[0]], dtype=np.float64)
     slack = 1e-6  # a window that ends on the border lies inside
     within = (xy - side / 2 >= -slack) & (xy + side / 2 <= size + slack)
@@ -84,7 +127,21 @@ def inside(xy: NDArray[np.float64], side: NDArray[np.float64], shape: tuple[int,
 
 
 def choose_level(mpp: tuple[float, float], downsamples: Sequence[tuple[float, float]], target_mpp: float) -> int:
-    """The coarsest pyramid level that is still at least as fine as `target_mpp` in both axes, else 0."""
+    """The coarsest pyramid level that is still at least as fine as `target_mpp` in both axes, else 0.
+
+    Parameters
+    ----------
+    mpp
+        um per level-0 px, (x, y).
+    downsamples
+        Level-0 px per px of each level, (x, y), finest level first.
+    target_mpp
+        um per px that is wanted.
+
+    Returns
+    -------
+    Number of the level.
+    """
     fine = [k for k, d in enumerate(downsamples) if max(mpp[0] * d[0], mpp[1] * d[1]) <= target_mpp * (1 + 1e-6)]
     return max(fine, default=0)
 
@@ -109,6 +166,10 @@ def plan_windows(
         Level-0 px per px of each pyramid level, (x, y).
     size_px, target_mpp
         Side of the crop and um per crop px.
+
+    Returns
+    -------
+    The level to read, and each crop's window in it.
     """
     level = choose_level(mpp, downsamples, target_mpp)
     down = np.asarray(downsamples[level], dtype=np.float64)

@@ -85,6 +85,10 @@ def read_alignment(alignment: str | os.PathLike[str] | ArrayLike) -> Affine:
     ----------
     alignment
         As for `load_alignment`.
+
+    Returns
+    -------
+    Float64 (3, 3).
     """
     return load_alignment(alignment).matrix
 
@@ -99,6 +103,10 @@ def load_alignment(alignment: str | os.PathLike[str] | ArrayLike, *, mpp: float 
         of keypoints with the columns `COLUMNS` (``keypoints.csv``), or a 3 x 3 matrix.
     mpp
         um per px of the morphology image, in which residuals are expressed.
+
+    Returns
+    -------
+    The affine, and how well keypoints fit it.
 
     Raises
     ------
@@ -169,6 +177,10 @@ def fit_keypoints(
         um per morphology px.
     name
         Of the file, for messages.
+
+    Returns
+    -------
+    The affine, and how well the pairs fit it.
 
     Raises
     ------

@@ -64,6 +64,10 @@ def label_at(labels: Any, xy: NDArray[np.float64]) -> NDArray[Any]:
         Label image, read block by block.
     xy
         Finite points in its px, (n, 2).
+
+    Returns
+    -------
+    Text, (n,).
     """
     at = np.floor(xy).astype(np.int64)
     value = np.zeros(len(at), dtype=np.int64)
@@ -83,6 +87,10 @@ def outline_at(shapes: gpd.GeoDataFrame, xy: NDArray[np.float64]) -> NDArray[Any
         Polygons.
     xy
         Finite points in their coordinates, (n, 2).
+
+    Returns
+    -------
+    Text, (n,).
     """
     point, polygon = shapely.STRtree(shapes.geometry.to_numpy()).query(shapely.points(xy), predicate="within")
     once = np.bincount(point, minlength=len(xy))[point] == 1

@@ -41,7 +41,7 @@ DECODERS: dict[str, Callable[[], Decode]] = {
 """Codecs of zarr v3 that turn bytes into bytes."""
 
 
-def decoders(codecs: Sequence[Any]) -> list[Decode] | None:
+def _decoders(codecs: Sequence[Any]) -> list[Decode] | None:
     """What undoes `codecs` of a zarr v3 array of single bytes, in order; None if one of them is not a plain one."""
     names = [codec.to_dict()["name"] for codec in codecs]
     if not names or names[0] != "bytes" or not set(names[1:]) <= set(DECODERS):
@@ -118,7 +118,7 @@ class ChunkFiles:
             return file.read(length)
 
 
-def chunk_files(array: zarr.Array) -> ChunkFiles | None:
+def _chunk_files(array: zarr.Array) -> ChunkFiles | None:
     """The files of an array, if they can be read without zarr; else None."""
     store, metadata = array.store_path.store, array.metadata
     if not isinstance(store, LocalStore) or array.dtype != np.uint8:
@@ -131,9 +131,9 @@ def chunk_files(array: zarr.Array) -> ChunkFiles | None:
         return ChunkFiles(folder=folder, metadata=metadata, decode=plain)
     sharding = metadata.codecs[0]
     if not isinstance(sharding, ShardingCodec):
-        decode = decoders(metadata.codecs)
+        decode = _decoders(metadata.codecs)
         return None if decode is None else ChunkFiles(folder=folder, metadata=metadata, decode=decode)
-    decode, decode_index = decoders(sharding.codecs), decoders(sharding.index_codecs)
+    decode, decode_index = _decoders(sharding.codecs), _decoders(sharding.index_codecs)
     fixed = {codec.to_dict()["name"] for codec in sharding.index_codecs} <= {"bytes", "crc32c"}  # of known length
     if len(metadata.codecs) > 1 or decode is None or decode_index is None or not fixed:
         return None
@@ -165,7 +165,7 @@ class ZarrPixels(Pixels):
         self.shape, self.dtype = (n, height, width), np.dtype(array.dtype)
         self.chunk = tuple(int(c) for c in array.chunks)  # of a sharded array those within the shards
         self.unit = min(self.chunk[self.at[1]], height), min(self.chunk[self.at[2]], width)
-        self.files = chunk_files(array)
+        self.files = _chunk_files(array)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ZarrPixels, (self.array, self.axes)

@@ -20,7 +20,13 @@ class StoreBusyError(RuntimeError):
 
 
 def sync(path: Path) -> None:
-    """Have a file, and its name in its folder, reach the disk."""
+    """Have a file, and its name in its folder, reach the disk.
+
+    Parameters
+    ----------
+    path
+        The file.
+    """
     for target in (path, path.parent):
         if os.name == "nt" and target.is_dir():
             continue  # Windows has no handle to sync a folder by
@@ -32,13 +38,40 @@ def sync(path: Path) -> None:
 
 
 def hidden(path: Path, what: str) -> Path:
-    """Name beside `path` for what is not finished."""
+    """Name beside `path` for what is not finished.
+
+    Parameters
+    ----------
+    path
+        File or folder to be written.
+    what
+        Ending that tells such names apart: ``lock``, ``partial``, ``old``.
+
+    Returns
+    -------
+    The path; nothing is made there.
+    """
     return path.with_name(f".{path.name}.{what}")
 
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """Errors of the disk, with the path that the user gave and what to do."""
+    """Errors of the disk, with the path that the user gave and what to do.
+
+    Parameters
+    ----------
+    path
+        What is being written, as the user named it.
+
+    Yields
+    ------
+    Nothing.
+
+    Raises
+    ------
+    OSError
+        What the block raises, in those words.
+    """
     try:
         yield
     except OSError as error:
@@ -52,7 +85,24 @@ def disk(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a store; a crash lets go of it."""
+    """Hold the lock on a store; a crash lets go of it.
+
+    Parameters
+    ----------
+    path
+        The store; the lock lies beside it.
+
+    Yields
+    ------
+    Nothing.
+
+    Raises
+    ------
+    StoreBusyError
+        If another process holds the lock.
+    OSError
+        If no lock can be made there.
+    """
     lock_path = hidden(path, "lock")
     lock = filelock.FileLock(lock_path, timeout=0)
     with disk(path):

@@ -77,6 +77,10 @@ def levels_of(element: Any, name: str) -> list[xr.DataArray]:
         ``DataArray`` or multiscale ``DataTree``.
     name
         Name of the variable at each scale, ``"image"`` in SpatialData.
+
+    Returns
+    -------
+    The scales.
     """
     if isinstance(element, xr.DataArray):
         return [element]
@@ -141,6 +145,10 @@ def find_nuclei(sdata: sd.SpatialData, shapes_key: str) -> tuple[Any, Kind]:
         SpatialData.
     shapes_key
         Name of the element, looked for in shapes, labels and points.
+
+    Returns
+    -------
+    The element, and its kind.
     """
     if shapes_key in sdata.shapes:
         shapes: gpd.GeoDataFrame = sdata.shapes[shapes_key]
@@ -188,6 +196,10 @@ def resolve(
         um per image px, one number or (x, y), where the transformations cannot tell: nuclei in px. It is used whatever
         the transformations or the file say; what contradicts it stands in ``doubt``.
 
+    Returns
+    -------
+    The image and the nuclei, the affines between them, and the pixel size.
+
     Raises
     ------
     MissingKeyError
@@ -233,7 +245,22 @@ def resolve(
 
 
 def label_blocks(labels: Any) -> Iterator[tuple[int, int, NDArray[np.integer]]]:
-    """The finest level of a label image, storage chunk by storage chunk: (y0, x0, values)."""
+    """The finest level of a label image, storage chunk by storage chunk: (y0, x0, values).
+
+    Parameters
+    ----------
+    labels
+        Label image of a SpatialData, axes y and x.
+
+    Yields
+    ------
+    First row and first column of a chunk, and its labels, (height, width).
+
+    Raises
+    ------
+    ValueError
+        If it has other axes.
+    """
     array = levels_of(labels, "image")[0]
     if get_axes_names(array) != ("y", "x"):
         raise bad_value("labels", must="have the axes y, x", got=get_axes_names(array))

@@ -31,6 +31,10 @@ def frame_file(array: da.Array) -> TiffLevel | None:
     ----------
     array
         Of which the graph is looked at; nothing is computed.
+
+    Returns
+    -------
+    Level of the file, or None.
     """
     layers = getattr(array.__dask_graph__(), "layers", {})
     chain = [name for name in layers if not name.startswith("rechunk-")]

@@ -27,7 +27,17 @@ MAX_ASKED = 10_000
 
 
 def as_text(ids: Sequence[Hashable] | NDArray[Any] | pd.Index | pd.Series) -> NDArray[Any]:
-    """Ids as text, whatever they were stored as: 7, 7.0, "7" and b"7" are one id, "007" is another."""
+    """Ids as text, whatever they were stored as: 7, 7.0, "7" and b"7" are one id, "007" is another.
+
+    Parameters
+    ----------
+    ids
+        Ids of any type, missing ones included.
+
+    Returns
+    -------
+    Strings, (n,); `NO_ID` where one is missing.
+    """
     values = _index(ids)
     if isinstance(values, pd.CategoricalIndex):
         names = np.empty(len(values.categories) + 1, dtype=object)
@@ -55,7 +65,17 @@ def _one_as_text(value: Any) -> str:
 
 
 def may_be_ids(values: pd.Index | pd.Series) -> bool:
-    """Whether a column could hold ids: text, bytes, or whole numbers."""
+    """Whether a column could hold ids: text, bytes, or whole numbers.
+
+    Parameters
+    ----------
+    values
+        The column.
+
+    Returns
+    -------
+    False where all are missing.
+    """
     dtype = values.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         return may_be_ids(dtype.categories)
@@ -69,20 +89,54 @@ def may_be_ids(values: pd.Index | pd.Series) -> bool:
 
 
 def repeated(ids: NDArray[Any]) -> pd.Index:
-    """Ids that stand more than once; missing ones may."""
+    """Ids that stand more than once; missing ones may.
+
+    Parameters
+    ----------
+    ids
+        Ids as text.
+
+    Returns
+    -------
+    Each of them once.
+    """
     index = pd.Index(ids[ids != NO_ID], dtype=object)
     return index[index.duplicated()].unique()
 
 
 def without(ids: NDArray[Any], other: NDArray[np.bool_]) -> NDArray[Any]:
-    """Ids with some of them taken for missing."""
+    """Ids with some of them taken for missing.
+
+    Parameters
+    ----------
+    ids
+        Ids as text, (n,).
+    other
+        Which, bool (n,).
+
+    Returns
+    -------
+    A copy, (n,), `NO_ID` there.
+    """
     kept = ids.copy()
     kept[other] = NO_ID
     return kept
 
 
 def rows_of(ids: NDArray[Any], table_ids: NDArray[Any]) -> NDArray[np.int64]:
-    """Row of the table with each id, (n,); -1 where there is none. Of an id that stands twice, the first."""
+    """Row of the table with each id, (n,); -1 where there is none. Of an id that stands twice, the first.
+
+    Parameters
+    ----------
+    ids
+        Ids to look for, as text, (n,).
+    table_ids
+        Ids of the table's rows, as text, (n_obs,).
+
+    Returns
+    -------
+    Int64 (n,).
+    """
     rows = pd.Series(np.arange(len(table_ids)), index=pd.Index(table_ids, dtype=object))
     rows = rows[(rows.index != NO_ID) & ~rows.index.duplicated()]
     return rows.reindex(pd.Index(ids, dtype=object)).fillna(-1).to_numpy().astype(np.int64)

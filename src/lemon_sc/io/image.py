@@ -95,7 +95,7 @@ class DaskLevel:
     @property
     def unit(self) -> tuple[int, int]:
         """About how many rows and columns are computed at once: the image, over the pieces of its coarsest step."""
-        pieces = fewest_pieces(self.array)
+        pieces = _fewest_pieces(self.array)
         height, width = self.shape
         if pieces == 1:
             return height, width
@@ -117,7 +117,7 @@ class DaskLevel:
         return np.ascontiguousarray(np.moveaxis(np.asarray(part), 0, 2))
 
 
-def fewest_pieces(array: Any) -> int:
+def _fewest_pieces(array: Any) -> int:
     """In how many pieces a dask array passes through the coarsest of its steps.
 
     Whatever its chunks are now: an image that was read as one frame and cut up afterwards is read whole for every
@@ -160,20 +160,44 @@ def downsample(full: int, part: int) -> float:
     ----------
     full, part
         Length of an axis at level 0 and at the level, in px.
+
+    Returns
+    -------
+    The factor.
     """
     factor = max(round(full / part), 1)
     return float(factor) if abs(full - factor * part) < factor else full / part
 
 
 def array_image(*levels: Any) -> Image:
-    """Image from channel-last arrays (h, w, 3), finest first."""
+    """Image from channel-last arrays (h, w, 3), finest first.
+
+    Parameters
+    ----------
+    levels
+        Arrays, or anything sliced as they are.
+
+    Returns
+    -------
+    The image.
+    """
     sizes = [(a.shape[0], a.shape[1]) for a in levels]
     (h, w) = sizes[0]
     return Image([ArrayLevel(a) for a in levels], [(downsample(w, b), downsample(h, a)) for a, b in sizes])
 
 
 def dask_image(*levels: Any) -> Image:
-    """Image from channel-first dask arrays (3, h, w), finest first."""
+    """Image from channel-first dask arrays (3, h, w), finest first.
+
+    Parameters
+    ----------
+    levels
+        Lazy levels.
+
+    Returns
+    -------
+    The image; each level has the best reader for what lies behind its array.
+    """
     from lemon_sc.io.sources import level_of  # arrays, above, need neither dask nor zarr
 
     sizes = [(a.shape[1], a.shape[2]) for a in levels]

@@ -114,7 +114,21 @@ def _join_by_cells(adata: ad.AnnData, nuclei: Element, sides: Sides) -> Attempt 
 
 
 def tried_pairings(adata: ad.AnnData, nuclei: Element, sides: Sides) -> pd.DataFrame:
-    """What every possible pairing of ids would match: see `lemon_sc.io.pairings.try_pairings`."""
+    """What every possible pairing of ids would match: see `lemon_sc.io.pairings.try_pairings`.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    nuclei
+        What is joined to its rows.
+    sides
+        What was joined first.
+
+    Returns
+    -------
+    One row per pairing, best first.
+    """
     left = {sides.left: sides.ids, INDEX: sides.own}
     if sides.cells is not None:
         left[CELL_ID] = sides.cells
@@ -158,6 +172,10 @@ def attempt_join(adata: ad.AnnData, nuclei: Element) -> Attempt:
         The table whose rows are joined to.
     nuclei
         What is joined to them.
+
+    Returns
+    -------
+    The join, or the problem.
     """
     sides = sides_of(adata, nuclei)
     if len(repeated(sides.table_ids)):
@@ -207,6 +225,10 @@ def join_nuclei(
         The element, what it is, and its name.
     labels
         What a label image holds; None for other elements.
+
+    Returns
+    -------
+    Row of the table and ids of each nucleus.
 
     Raises
     ------

@@ -75,6 +75,10 @@ def read_cost(level: Any, rows: Sequence[int], cols: Sequence[int], *, n_channel
         Borders of the blocks, first 0 and last the height and width.
     n_channels
         Bytes per px.
+
+    Returns
+    -------
+    The cost.
     """
     (height, width), unit = level.shape, tuple(min(u, n) for u, n in zip(level.unit, level.shape, strict=True))
     block = int(np.diff(rows).max()), int(np.diff(cols).max())
@@ -84,7 +88,19 @@ def read_cost(level: Any, rows: Sequence[int], cols: Sequence[int], *, n_channel
 
 
 def explain(cost: ReadCost, image_key: str) -> str:
-    """The cost in words, and what to do about it."""
+    """The cost in words, and what to do about it.
+
+    Parameters
+    ----------
+    cost
+        The cost.
+    image_key
+        Name of the image.
+
+    Returns
+    -------
+    A few sentences.
+    """
     threads = cpu_count() or 1
     blocks = -(-cost.n_px // (cost.block[0] * cost.block[1]))
     total = cost.bytes_per_thread * min(threads, blocks)
@@ -106,6 +122,10 @@ def warn_if_slow(level: Any, rows: Sequence[int], cols: Sequence[int], *, image_
         As for `read_cost`.
     image_key
         Name of the image, for the message.
+
+    Returns
+    -------
+    The cost.
     """
     cost = read_cost(level, rows, cols)
     if cost.slow:

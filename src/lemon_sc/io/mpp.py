@@ -31,12 +31,16 @@ def to_system(element: Any, system: str) -> Affine:
         Any element of a SpatialData.
     system
         Name of a coordinate system it is placed in.
+
+    Returns
+    -------
+    Float64 (3, 3).
     """
     matrix = get_transformation(element, to_coordinate_system=system).to_affine_matrix(AXES, AXES)
     return check_affine(matrix, name=f"transformation to {system!r}")
 
 
-def placed_in_um(sdata: sd.SpatialData, system: str) -> dict[str, Affine]:
+def _placed_in_um(sdata: sd.SpatialData, system: str) -> dict[str, Affine]:
     """Affine from a coordinate system to um, by each vector element that says so.
 
     Xenium keeps outlines and transcripts in um and places them in the px of the morphology image, so the inverse of
@@ -52,9 +56,9 @@ def placed_in_um(sdata: sd.SpatialData, system: str) -> dict[str, Affine]:
     return found
 
 
-def um_of_system(sdata: sd.SpatialData, system: str) -> Affine:
+def _um_of_system(sdata: sd.SpatialData, system: str) -> Affine:
     """Affine from a coordinate system to um, for elements that are given in its px and cannot say how large one is."""
-    found = placed_in_um(sdata, system)
+    found = _placed_in_um(sdata, system)
     if not found:
         msg = (
             f"The size of a pixel of {system!r} in um is unknown: no shapes or points in um are placed in it. "
@@ -89,7 +93,7 @@ class Chain:
         if self.kind == "labels":
             return True
         in_system = np.allclose(self.image_to_system @ self.to_pixel, np.eye(3))
-        return bool(in_system and placed_in_um(self.sdata, self.system))
+        return bool(in_system and _placed_in_um(self.sdata, self.system))
 
     @property
     def nuclei_in_image_px(self) -> bool:
@@ -107,7 +111,7 @@ class Chain:
         """um per image px, (x, y), as each element placed in um and the image's file say."""
         said = {
             repr(name): pixel_size(to_um @ self.image_to_system).mpp
-            for name, to_um in placed_in_um(self.sdata, self.system).items()
+            for name, to_um in _placed_in_um(self.sdata, self.system).items()
         }
         if not self.nuclei_in_px and not self.nuclei_in_image_px:
             said[repr(self.shapes_key)] = pixel_size(invert(self.to_pixel)).mpp
@@ -116,7 +120,7 @@ class Chain:
     def px_to_um(self) -> Affine:
         """Affine from image px to um, from the transformations alone."""
         if self.nuclei_in_px:
-            return um_of_system(self.sdata, self.system) @ self.image_to_system
+            return _um_of_system(self.sdata, self.system) @ self.image_to_system
         if self.nuclei_in_image_px:
             said = f" ({_sayings(self.said())})" if self.said() else ""
             msg = (
@@ -138,15 +142,40 @@ def _off(mpp: tuple[float, float], other: tuple[float, float]) -> float:
 
 
 def given_um(image_to_system: Affine, mpp: tuple[float, float]) -> Affine:
-    """Affine from image px to um of a given pixel size, turned and mirrored as the transformations say."""
+    """Affine from image px to um of a given pixel size, turned and mirrored as the transformations say.
+
+    Parameters
+    ----------
+    image_to_system
+        Affine from image px to the coordinate system.
+    mpp
+        um per image px, (x, y).
+
+    Returns
+    -------
+    Float64 (3, 3), without a shift.
+    """
     px_to_um = np.eye(3)
     px_to_um[:2, :2] = image_to_system[:2, :2] / np.linalg.norm(image_to_system[:2, :2], axis=0) * mpp
     return px_to_um
 
 
 def check_transcripts(chain: Chain, mpp: tuple[float, float]) -> None:
-    """Raise if points of the run, which Xenium keeps in um, contradict the pixel size derived from the nuclei."""
-    for name, to_um in placed_in_um(chain.sdata, chain.system).items():
+    """Raise if points of the run, which Xenium keeps in um, contradict the pixel size derived from the nuclei.
+
+    Parameters
+    ----------
+    chain
+        Nuclei, image and coordinate system.
+    mpp
+        um per image px, (x, y), by the nuclei.
+
+    Raises
+    ------
+    ValueError
+        If they differ by more than `MPP_TOLERANCE`.
+    """
+    for name, to_um in _placed_in_um(chain.sdata, chain.system).items():
         if name not in chain.sdata.points:
             continue
         theirs = pixel_size(to_um @ chain.image_to_system).mpp
@@ -161,7 +190,20 @@ def check_transcripts(chain: Chain, mpp: tuple[float, float]) -> None:
 
 
 def check_stated_mpp(chain: Chain, mpp: tuple[float, float]) -> None:
-    """Raise if the derived pixel size contradicts the one that the image's file states."""
+    """Raise if the derived pixel size contradicts the one that the image's file states.
+
+    Parameters
+    ----------
+    chain
+        Nuclei, image and coordinate system.
+    mpp
+        um per image px, (x, y), by the transformations.
+
+    Raises
+    ------
+    ValueError
+        If they differ by more than `MPP_TOLERANCE`.
+    """
     stated = chain.stated
     if stated is not None and _off(mpp, stated) > MPP_TOLERANCE:
         msg = (
@@ -173,7 +215,19 @@ def check_stated_mpp(chain: Chain, mpp: tuple[float, float]) -> None:
 
 
 def doubt_of(chain: Chain, mpp: tuple[float, float]) -> str:
-    """What contradicts a given pixel size, in words."""
+    """What contradicts a given pixel size, in words.
+
+    Parameters
+    ----------
+    chain
+        Nuclei, image and coordinate system.
+    mpp
+        um per image px, (x, y), as the user gave it.
+
+    Returns
+    -------
+    A clause; "" where nothing does.
+    """
     against = {who: other for who, other in chain.said().items() if _off(mpp, other) > MPP_TOLERANCE}
     if not against:
         return ""

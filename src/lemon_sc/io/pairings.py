@@ -31,7 +31,17 @@ MOST_SHOWN = 8
 
 
 def table_sides(adata: ad.AnnData) -> dict[str, NDArray[Any]]:
-    """Ids that a table could be joined by, as text: its row names, and every column that tells its rows apart."""
+    """Ids that a table could be joined by, as text: its row names, and every column that tells its rows apart.
+
+    Parameters
+    ----------
+    adata
+        The table.
+
+    Returns
+    -------
+    Ids by name of the column, (n_obs,) each.
+    """
     sides = {OBS_NAMES: as_text(adata.obs_names)}
     for name, values in adata.obs.items():
         if isinstance(name, str) and may_be_ids(values) and values.dropna().is_unique:
@@ -40,7 +50,17 @@ def table_sides(adata: ad.AnnData) -> dict[str, NDArray[Any]]:
 
 
 def shape_columns(shapes: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    """Columns of outlines that could hold ids, as text, without the geometry."""
+    """Columns of outlines that could hold ids, as text, without the geometry.
+
+    Parameters
+    ----------
+    shapes
+        Outlines with their columns.
+
+    Returns
+    -------
+    Ids by name of the column, (n,) each.
+    """
     columns = {str(c): shapes[c] for c in shapes.columns if c not in GEOMETRY}
     return {name: as_text(values) for name, values in columns.items() if may_be_ids(values)}
 
@@ -83,7 +103,17 @@ def try_pairings(
 
 
 def show(tried: pd.DataFrame) -> str:
-    """The pairings as text, with what the numbers are; shortened."""
+    """The pairings as text, with what the numbers are; shortened.
+
+    Parameters
+    ----------
+    tried
+        As `try_pairings` returns it.
+
+    Returns
+    -------
+    Some lines of text.
+    """
     table = tried.head(MOST_SHOWN).round({"in_place": 2}).to_string(index=False, na_rep="")
     more = f"\n(and {len(tried) - MOST_SHOWN} more)" if len(tried) > MOST_SHOWN else ""
     return (
@@ -105,6 +135,10 @@ def advice(tried: pd.DataFrame, *, name: str, table_key: str, adata: ad.AnnData,
         The table.
     used
         The columns that were joined, of nuclei and table.
+
+    Returns
+    -------
+    One or two sentences.
     """
     matching = tried[tried["n_nuclei"] > 0]
     good = matching[~(matching["in_place"] < IN_PLACE)]
@@ -134,6 +168,10 @@ def fix(left: str, right: str, *, name: str, table_key: str, adata: ad.AnnData, 
         The columns to be joined, of nuclei and table.
     name, table_key, adata, used
         As in `advice`.
+
+    Returns
+    -------
+    Statements, joined by semicolons.
     """
     nuclei, table = f"sdata[{name!r}]", f"sdata[{table_key!r}]"
     steps = []

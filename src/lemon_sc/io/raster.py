@@ -42,6 +42,15 @@ class Raster:
 def from_path(path: Path) -> Raster:
     """Open an image file: OME-Zarr if it is a folder, else TIFF, else whatever OpenSlide knows.
 
+    Parameters
+    ----------
+    path
+        File, or folder of an OME-Zarr.
+
+    Returns
+    -------
+    Lazy levels, and the pixel size where it is stated.
+
     Raises
     ------
     FileNotFoundError
@@ -66,7 +75,22 @@ def from_path(path: Path) -> Raster:
 
 
 def from_array(array: Any) -> Raster:
-    """Array (h, w, c) or (c, h, w), numpy, dask or zarr; the axis that is 1 to 4 long is the colour."""
+    """Array (h, w, c) or (c, h, w), numpy, dask or zarr; the axis that is 1 to 4 long is the colour.
+
+    Parameters
+    ----------
+    array
+        The pixels.
+
+    Returns
+    -------
+    One level without a pixel size.
+
+    Raises
+    ------
+    ValueError
+        If it has not two or three axes, or none or several that could be the colour.
+    """
     shape = tuple(getattr(array, "shape", ()))
     if len(shape) == 2:
         shape = (1, *shape)
@@ -88,6 +112,15 @@ def from_array(array: Any) -> Raster:
 
 def open_ome_zarr(path: Path) -> Raster:
     """Open an OME-Zarr image (0.4 in zarr v2, 0.5 in zarr v3) lazily.
+
+    Parameters
+    ----------
+    path
+        Its folder.
+
+    Returns
+    -------
+    Lazy levels, and the pixel size where it is stated.
 
     Raises
     ------
@@ -149,6 +182,10 @@ def image_element(levels: list[da.Array], matrix: Affine | None, *, coordinate_s
         Affine from level-0 px to the coordinate system, or None.
     coordinate_system
         Where it is placed.
+
+    Returns
+    -------
+    ``DataArray`` of one level, ``DataTree`` of several.
     """
     n = levels[0].shape[0]
     channels = RGB if n == 3 else [str(i) for i in range(n)]
@@ -167,6 +204,10 @@ def placed_element(levels: list[da.Array], places: Mapping[str, Any], *, channel
         SpatialData transformation from level-0 px, by coordinate system.
     channels
         Names of the channels.
+
+    Returns
+    -------
+    ``DataArray`` of one level, ``DataTree`` of several.
     """
     if len(levels) == 1:
         return Image2DModel.parse(levels[0], dims=("c", "y", "x"), c_coords=channels, transformations=dict(places))

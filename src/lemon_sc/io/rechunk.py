@@ -77,14 +77,14 @@ def write_pyramid(image: Image, path: Path, *, channels: list[str], mpp: tuple[f
                 for n in _copy(level, array, path):
                     bar.update(n)
         with _writing(path):
-            group.attrs.update(ome_metadata(sizes, channels=channels, mpp=mpp, name=path.stem))
+            group.attrs.update(_ome_metadata(sizes, channels=channels, mpp=mpp, name=path.stem))
             part.rename(path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
 
 
-def ome_metadata(
+def _ome_metadata(
     sizes: Sequence[tuple[int, int]], *, channels: list[str], mpp: tuple[float, float] | None, name: str
 ) -> dict[str, Any]:
     """Metadata of an OME-Zarr 0.5 image with axes c, y, x.
@@ -163,6 +163,10 @@ def boxes(size: tuple[int, int], shard: tuple[int, int], unit: tuple[int, int]) 
     ----------
     size, shard, unit
         Rows and columns of the image, of a shard, and of what is decoded at once.
+
+    Returns
+    -------
+    The rectangles; together they cover the image once.
     """
     tall, wide = (s * max(-(-min(u, n) // s), 1) for s, u, n in zip(shard, unit, size, strict=True))
     return [

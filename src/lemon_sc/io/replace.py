@@ -40,13 +40,13 @@ def replace_table(path: str | os.PathLike[str], table: ad.AnnData, *, table_key:
     """
     store = Path(path)
     with locked(store):
-        put_back(store, table_key)
+        _put_back(store, table_key)
         new, old = hidden(store, "new"), hidden(store, f"{table_key}.old")
         shutil.rmtree(new, ignore_errors=True)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The table is annotating")  # what it annotates stays in the store
             sd.SpatialData(tables={table_key: table}).write(new)
-        same_format(new, store)
+        _same_format(new, store)
         place = store / "tables" / table_key
         place.parent.mkdir(exist_ok=True)
         if place.exists():
@@ -69,10 +69,10 @@ def recover(path: str | os.PathLike[str], *, table_key: str) -> None:
     store = Path(path)
     if hidden(store, f"{table_key}.old").exists():
         with locked(store):
-            put_back(store, table_key)
+            _put_back(store, table_key)
 
 
-def put_back(store: Path, table_key: str) -> None:
+def _put_back(store: Path, table_key: str) -> None:
     """Undo half a replacement, or clear up after a whole one."""
     old, place = hidden(store, f"{table_key}.old"), store / "tables" / table_key
     if old.exists() and not place.exists():
@@ -81,7 +81,7 @@ def put_back(store: Path, table_key: str) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def same_format(new: Path, store: Path) -> None:
+def _same_format(new: Path, store: Path) -> None:
     """Raise if the two stores are of different zarr formats, which do not mix."""
     if (store / "zarr.json").exists() != (new / "zarr.json").exists():
         msg = (

@@ -52,7 +52,17 @@ class Field:
 
 
 def file_digest(path: Path) -> str:
-    """BLAKE2 digest of a file, empty where there is none."""
+    """BLAKE2 digest of a file, empty where there is none.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    32 hexadecimal digits, or "".
+    """
     if not path.is_file():
         return ""
     with path.open("rb") as file:
@@ -181,7 +191,7 @@ class Shards:
         self._pool.shutdown(cancel_futures=True)
 
 
-def read_journal(path: Path) -> dict[int, dict[str, str]]:
+def _read_journal(path: Path) -> dict[int, dict[str, str]]:
     """Digests by shard; a line that a crash cut off is none."""
     found: dict[int, dict[str, str]] = {}
     if path.is_file():
@@ -194,7 +204,7 @@ def read_journal(path: Path) -> dict[int, dict[str, str]]:
     return found
 
 
-def create(
+def _create(
     folder: Path,
     *,
     id: str,
@@ -223,7 +233,7 @@ def create(
     new.rename(folder)
 
 
-def is_store(path: Path, id: str) -> bool:
+def _is_store(path: Path, id: str) -> bool:
     """Whether a table with this id lies at `path`, whole or not."""
     try:
         return bool(zarr.open_group(path, mode="r").attrs.get("id") == id)
@@ -256,6 +266,10 @@ def writing(
     attrs, fixed
         Attributes of the group, and arrays that are known from the start.
 
+    Yields
+    ------
+    The table; it takes its place when the block ends without a row to do.
+
     Raises
     ------
     StoreBusyError
@@ -266,7 +280,7 @@ def writing(
         path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):
         with disk(path):
-            shards = open_or_create(path, id=id, n=n, fields=fields, attrs=attrs, fixed=fixed, shard=shard)
+            shards = _open_or_create(path, id=id, n=n, fields=fields, attrs=attrs, fixed=fixed, shard=shard)
             bad = shards.verify()
         if bad:
             logger.warning("%d shards of '%s' are damaged and are made again", len(bad), path)
@@ -288,7 +302,7 @@ def writing(
                 finish(shards)
 
 
-def open_or_create(
+def _open_or_create(
     path: Path,
     *,
     id: str,
@@ -300,19 +314,25 @@ def open_or_create(
 ) -> Shards:
     """The whole table with this id, else what a run has left of it, else an empty one; parameters are `writing`'s."""
     work = hidden(path, "partial")
-    whole = is_store(path, id)
-    if not whole and not is_store(work / "group", id):
+    whole = _is_store(path, id)
+    if not whole and not _is_store(work / "group", id):
         shutil.rmtree(work, ignore_errors=True)  # of other content, or of a run that died at its first step
-        create(work, id=id, n=n, shard=shard, fields=fields, attrs=attrs, fixed=fixed)
+        _create(work, id=id, n=n, shard=shard, fields=fields, attrs=attrs, fixed=fixed)
     work.mkdir(exist_ok=True)
     group, journal = path if whole else work / "group", work / JOURNAL
     noted: Any = zarr.open_group(group, mode="r").attrs.get(DIGESTS, {})
-    digests = {int(k): d for k, d in noted.items()} | read_journal(journal)
+    digests = {int(k): d for k, d in noted.items()} | _read_journal(journal)
     return Shards(path, group=group, n=n, shard=shard, fields=fields, digests=digests, journal=journal)
 
 
 def finish(shards: Shards) -> None:
-    """Put a whole table in its place; what lay there goes only once the new one is there."""
+    """Put a whole table in its place; what lay there goes only once the new one is there.
+
+    Parameters
+    ----------
+    shards
+        The table, all of its shards committed.
+    """
     path, work = shards.path, hidden(shards.path, "partial")
     group = zarr.open_group(shards.group, mode="r+")
     group.attrs[DIGESTS] = {str(k): shards.digests[k] for k in sorted(shards.digests)}

@@ -99,7 +99,17 @@ class Element:
 
 
 def cell_places(adata: ad.AnnData) -> NDArray[np.float64] | None:
-    """``obsm["spatial"]`` of a table as an array (n_obs, 2), in whatever frame, or None."""
+    """``obsm["spatial"]`` of a table as an array (n_obs, 2), in whatever frame, or None.
+
+    Parameters
+    ----------
+    adata
+        The table.
+
+    Returns
+    -------
+    Float64 (n_obs, 2), or None.
+    """
     spatial = adata.obsm.get("spatial")
     if spatial is None:
         return None
@@ -153,7 +163,22 @@ def _nucleus_ids(nuclei: Element) -> tuple[Any, Any]:
 
 
 def declared(adata: ad.AnnData) -> tuple[list[str], str | None, NDArray[Any] | None]:
-    """What the table annotates: elements, the column that names their instances, and the element of each row."""
+    """What the table annotates: elements, the column that names their instances, and the element of each row.
+
+    Parameters
+    ----------
+    adata
+        The table.
+
+    Returns
+    -------
+    Names of the elements, name of the column, and names (n_obs,); the last two None where the table does not say.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column that it names is not there.
+    """
     attrs = adata.uns.get(ATTRS, {})
     region, region_key, instance_key = (attrs.get(k) for k in ("region", "region_key", "instance_key"))
     regions = [region] if isinstance(region, str) else list(region if region is not None else [])
@@ -164,7 +189,24 @@ def declared(adata: ad.AnnData) -> tuple[list[str], str | None, NDArray[Any] | N
 
 
 def sides_of(adata: ad.AnnData, nuclei: Element) -> Sides:
-    """Decide what is joined to what, before anything is compared."""
+    """Decide what is joined to what, before anything is compared.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    nuclei
+        What is joined to its rows.
+
+    Returns
+    -------
+    The ids of both sides, and where they come from.
+
+    Raises
+    ------
+    MissingKeyError
+        If the table names a column that is not there, or points name no cell.
+    """
     regions, instance_key, region_of = declared(adata)
     own, cells = _nucleus_ids(nuclei)
     own, cells = as_text(own), None if cells is None else as_text(cells)

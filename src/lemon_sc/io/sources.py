@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 
 def behind(array: da.Array) -> Any:
-    """What a dask array slices, a zarr array, numpy array or `Pixels`; None if it computes anything on the way."""
+    """What a dask array slices, a zarr array, numpy array or `Pixels`; None if it computes anything on the way.
+
+    Parameters
+    ----------
+    array
+        Of which the graph is looked at; nothing is computed.
+
+    Returns
+    -------
+    The object, or None.
+    """
     graph = array.__dask_graph__()
     layers = getattr(graph, "layers", {})
     plain = [name for name in layers if not name.startswith("rechunk-")]  # other chunks, the same pixels
@@ -35,7 +45,17 @@ def behind(array: da.Array) -> Any:
 
 
 def level_of(array: da.Array) -> DaskLevel | PixelsLevel:
-    """The best reader of one level, channel first (c, h, w)."""
+    """The best reader of one level, channel first (c, h, w).
+
+    Parameters
+    ----------
+    array
+        Lazy level.
+
+    Returns
+    -------
+    A reader past dask where nothing is computed on the way, else one through it.
+    """
     source = behind(array)
     if isinstance(source, Pixels):
         return PixelsLevel(source)

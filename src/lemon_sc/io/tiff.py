@@ -172,7 +172,17 @@ class Pyramid:
 
 
 def lazy_levels(levels: Sequence[Pixels]) -> list[da.Array]:
-    """Levels of a file as dask arrays (c, h, w), in chunks of whole tiles."""
+    """Levels of a file as dask arrays (c, h, w), in chunks of whole tiles.
+
+    Parameters
+    ----------
+    levels
+        Levels of the file, finest first.
+
+    Returns
+    -------
+    One array per level.
+    """
     return [
         da.from_array(
             level,
@@ -206,8 +216,41 @@ def _stated_mpp(tif: tifffile.TiffFile) -> tuple[float, float] | None:
     return None
 
 
+def image_file(path: str | os.PathLike[str]) -> Path:
+    """The path of an image that is there.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    Its path.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"No image at '{path}'."
+        raise FileNotFoundError(msg)
+    return path
+
+
 def open_tiff(path: str | os.PathLike[str]) -> Pyramid:
     """Open the first image of a TIFF file lazily.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    Levels, and the pixel size where it is stated.
 
     Raises
     ------
@@ -216,10 +259,7 @@ def open_tiff(path: str | os.PathLike[str]) -> Pyramid:
     ValueError
         If it is not a TIFF file, its first image has axes other than y, x and colour, or colours that are not RGB.
     """
-    path = Path(path)
-    if not path.is_file():
-        msg = f"No image at '{path}'."
-        raise FileNotFoundError(msg)
+    path = image_file(path)
     try:
         tif = tifffile.TiffFile(path)
     except tifffile.TiffFileError as error:

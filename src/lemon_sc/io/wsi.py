@@ -10,7 +10,7 @@ import numpy as np
 
 from lemon_sc._core.optional import require
 from lemon_sc.io.pixels import Pixels
-from lemon_sc.io.tiff import Pyramid, lazy_levels
+from lemon_sc.io.tiff import Pyramid, image_file, lazy_levels
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,7 +24,7 @@ UNTILED_PX = 512
 """Reads are multiples of this where a format does not say how large its tiles are."""
 
 
-def openslide_for(path: Path) -> ModuleType:
+def _openslide_for(path: Path) -> ModuleType:
     """OpenSlide's module, or an error that says how to get it."""
     return require("openslide", extra="wsi", purpose=f"Reading '{path}'")
 
@@ -42,7 +42,7 @@ class SlideLevel(Pixels):
 
     def __init__(self, path: str | os.PathLike[str], level: int) -> None:
         self.path, self.level = os.fspath(path), level
-        self.slide = openslide_for(Path(path)).OpenSlide(self.path)
+        self.slide = _openslide_for(Path(path)).OpenSlide(self.path)
         width, height = self.slide.level_dimensions[level]
         self.shape, self.dtype = (3, int(height), int(width)), np.dtype(np.uint8)
         self.down = float(self.slide.level_downsamples[level])
@@ -71,9 +71,19 @@ class SlideLevel(Pixels):
 
 
 def recognises(path: Path) -> bool:
-    """Whether OpenSlide is there and knows the format of a file."""
+    """Whether OpenSlide is there and knows the format of a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    False where OpenSlide is not installed.
+    """
     try:
-        openslide = openslide_for(path)
+        openslide = _openslide_for(path)
     except ImportError:
         return False
     return openslide.OpenSlide.detect_format(path) is not None
@@ -81,6 +91,15 @@ def recognises(path: Path) -> bool:
 
 def open_slide(path: str | os.PathLike[str]) -> Pyramid:
     """Open a slide lazily.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    Levels, and the pixel size where it is stated.
 
     Raises
     ------
@@ -91,11 +110,8 @@ def open_slide(path: str | os.PathLike[str]) -> Pyramid:
     ValueError
         If OpenSlide does not know the format, or cannot open the file.
     """
-    path = Path(path)
-    if not path.is_file():
-        msg = f"No image at '{path}'."
-        raise FileNotFoundError(msg)
-    openslide = openslide_for(path)
+    path = image_file(path)
+    openslide = _openslide_for(path)
     try:
         slide = openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:

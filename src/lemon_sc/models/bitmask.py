@@ -15,7 +15,17 @@ _ONE = np.uint64(1)
 
 
 def pack(mask: NDArray[np.bool_]) -> Words:
-    """Bool (n, S, S) to uint64 (S, n)."""
+    """Bool (n, S, S) to uint64 (S, n).
+
+    Parameters
+    ----------
+    mask
+        Bool (n, S, S), S <= 64.
+
+    Returns
+    -------
+    One word per row of a mask, uint64 (S, n).
+    """
     n, height, width = mask.shape
     padded = np.zeros((n, height, 64), bool)
     padded[..., :width] = mask
@@ -24,25 +34,55 @@ def pack(mask: NDArray[np.bool_]) -> Words:
 
 
 def unpack(words: Words) -> NDArray[np.bool_]:
-    """uint64 (S, n) to bool (n, S, S)."""
+    """uint64 (S, n) to bool (n, S, S).
+
+    Parameters
+    ----------
+    words
+        Bit-packed masks.
+
+    Returns
+    -------
+    Bool (n, S, S).
+    """
     size = len(words)
     octets = np.ascontiguousarray(words.T).astype("<u8", copy=False).view(np.uint8)
     bits = np.unpackbits(octets, axis=1, bitorder="little")
     return bits.reshape(words.shape[1], size, 64)[..., :size].astype(bool)
 
 
-def everywhere(size: int) -> np.uint64:
+def _everywhere(size: int) -> np.uint64:
     """A word with the lowest `size` bits set: a full row."""
     return np.uint64((1 << size) - 1)
 
 
 def invert(words: Words) -> Words:
-    """Complement within the S x S px."""
-    return words ^ everywhere(len(words))
+    """Complement within the S x S px.
+
+    Parameters
+    ----------
+    words
+        Bit-packed masks.
+
+    Returns
+    -------
+    Bit-packed masks.
+    """
+    return words ^ _everywhere(len(words))
 
 
 def euler(words: Words) -> NDArray[np.int64]:
-    """Connected parts (by the 4 neighbours) less holes, per mask: (n,)."""
+    """Connected parts (by the 4 neighbours) less holes, per mask: (n,).
+
+    Parameters
+    ----------
+    words
+        Bit-packed masks.
+
+    Returns
+    -------
+    Int64 (n,).
+    """
     beside, below = words & (words >> _ONE), words[:-1] & words[1:]
     # vertices less edges plus faces of the pixel graph; per row between -127 and 127
     signed = np.bitwise_count(words).astype(np.int8) - np.bitwise_count(beside).astype(np.int8)
@@ -60,8 +100,12 @@ def dilate(words: Words, *, corners: bool = False) -> Words:
         Bit-packed masks.
     corners
         Whether diagonal neighbours count.
+
+    Returns
+    -------
+    Bit-packed masks.
     """
-    sideways = (words | (words << _ONE) | (words >> _ONE)) & everywhere(len(words))
+    sideways = (words | (words << _ONE) | (words >> _ONE)) & _everywhere(len(words))
     grown = sideways.copy()
     source = sideways if corners else words
     grown[1:] |= source[:-1]
@@ -78,6 +122,10 @@ def erode(words: Words, *, corners: bool = False) -> Words:
         Bit-packed masks.
     corners
         Whether diagonal neighbours count.
+
+    Returns
+    -------
+    Bit-packed masks.
     """
     return invert(dilate(invert(words), corners=corners))
 
@@ -91,6 +139,10 @@ def grow_within(seed: Words, mask: Words, *, corners: bool = False) -> Words:
         Bit-packed masks.
     corners
         Whether diagonal neighbours count.
+
+    Returns
+    -------
+    Bit-packed masks.
     """
     region = seed & mask
     while True:
@@ -121,9 +173,19 @@ def _fill_rows(region: Words, mask: Words) -> Words:
 
 
 def fill_holes(words: Words) -> Words:
-    """Add background that is not connected (by the 8 neighbours) to the edge of the crop."""
+    """Add background that is not connected (by the 8 neighbours) to the edge of the crop.
+
+    Parameters
+    ----------
+    words
+        Bit-packed masks.
+
+    Returns
+    -------
+    Bit-packed masks.
+    """
     edge = np.zeros_like(words)
-    edge[[0, -1]] = everywhere(len(words))
+    edge[[0, -1]] = _everywhere(len(words))
     edge |= _ONE | np.uint64(1 << (len(words) - 1))
     background = invert(words)
     return invert(grow_within(edge & background, background, corners=True))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from lemon_sc._core.errors import bad_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +57,21 @@ class ModelCard:
     """Attention heads of a ViT, 0 where there are none. Weights fit any number of heads, the embedding does not."""
     features: tuple[str, ...] = ()
     """Names of the columns where they mean something, empty for learned embeddings."""
+    training: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What an encoder of `lm.train` comes from: ``version``, ``step``, ``recipe``, ``corpus`` (digest of its manifest,
+    counts, and of each source its name and licence: to be credited with the weights) and ``metrics``. Else empty."""
 
     def __post_init__(self) -> None:
         if not self.name:
             raise bad_value("card.name", must="not be empty", got=self.name)
-        for field, value in (("card.dim", self.dim), ("card.input_px", self.input_px)):
+        for what, value in (("card.dim", self.dim), ("card.input_px", self.input_px)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise bad_value(field, must="be an int >= 1", got=value)
+                raise bad_value(what, must="be an int >= 1", got=value)
         if not (math.isfinite(self.mpp) and self.mpp > 0):
             raise bad_value("card.mpp", must="be a finite number of um per px > 0", got=self.mpp)
-        for field, values in (("card.mean", self.mean), ("card.std", self.std)):
+        for what, values in (("card.mean", self.mean), ("card.std", self.std)):
             if len(values) != 3 or not all(math.isfinite(v) for v in values):
-                raise bad_value(field, must="be three finite numbers (RGB, after division by 255)", got=values)
+                raise bad_value(what, must="be three finite numbers (RGB, after division by 255)", got=values)
         if min(self.std) <= 0:
             raise bad_value("card.std", must="be > 0 in every channel", got=self.std)
         if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import pickletools
 import re
+import struct
+import zipfile
+import zlib
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from lemon_sc._core.errors import listing
@@ -52,6 +57,10 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     file
         ``.safetensors``, or what `torch.save` wrote: a dict of tensors, or one under ``state_dict``.
 
+    Returns
+    -------
+    Tensors by name.
+
     Raises
     ------
     ValueError
@@ -86,12 +95,53 @@ def _load(file: Path, *, safetensors: bool) -> Any:
                 f"{file} is not a checkpoint of plain tensors: it asks for {wants[1] or wants[2]}. Files that need "
                 "code to be read are refused; save the state dict alone, best as safetensors."
             )
+        elif _is_pickle(file):
+            msg = (
+                f"{file} is not a checkpoint of plain tensors but a pickle of other objects, or in another protocol "
+                "than `torch.save` takes by itself. It cannot be read safely (`weights_only`), and is refused. Save "
+                "the state dict alone: as safetensors, or with `torch.save`."
+            )
         else:
             kind = "safetensors file" if safetensors else "PyTorch checkpoint"
             # an unpickler's text advises to read the file regardless, which is the last thing to do
             why = type(error).__name__ + ("" if isinstance(error, pickle.UnpicklingError) else f": {text[:200]}")
             msg = f"{file} is not a readable {kind}, or is cut short ({why}). Fetch it again."
         raise ValueError(msg) from error
+
+
+_OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+"""The first of several pickles in a file of `torch.save` before PyTorch 1.6."""
+_BROKEN = (
+    ValueError,
+    EOFError,
+    OSError,
+    StopIteration,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+"""What the readers of pickles and archives raise at bytes that are none."""
+
+
+def _is_pickle(file: Path) -> bool:
+    """Whether a file, or what an archive of `torch.save` has pickled, is one whole pickle; nothing of it is run."""
+    with ExitStack() as opened:
+        try:
+            stream: Any = opened.enter_context(file.open("rb"))
+            if zipfile.is_zipfile(file):
+                archive = opened.enter_context(zipfile.ZipFile(file))
+                pickled = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+                stream = opened.enter_context(archive.open(pickled))
+            start = stream.read(len(_OLD_TORCH))
+            if start[:1] != pickle.PROTO or start == _OLD_TORCH:
+                return False
+            stream.seek(0)
+            for _ in pickletools.genops(stream):
+                pass
+            return not stream.read(1)
+        except _BROKEN:
+            return False
 
 
 def _head(file: Path) -> bytes:
@@ -125,6 +175,10 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor], *, what: str, f
         Name of the architecture, for the message.
     file
         Where the tensors come from, for the message.
+
+    Returns
+    -------
+    `module` itself.
 
     Raises
     ------

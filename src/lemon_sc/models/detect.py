@@ -33,7 +33,7 @@ BRIGHTEST = 1.3
 SMOOTH_UM = 0.25
 
 
-def contrast(pixels: NDArray[np.uint8], *, mpp: float) -> NDArray[np.float32]:
+def _contrast(pixels: NDArray[np.uint8], *, mpp: float) -> NDArray[np.float32]:
     """Haematoxylin, smoothed, 0 at the mean of what is no nucleus and 1 at that of nuclei by Otsu's method, (h, w).
 
     Parameters
@@ -82,7 +82,7 @@ def detect_nuclei(
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise bad_value("pixels", must="be uint8 of shape (h, w, 3)", got=f"{pixels.dtype} {pixels.shape}")
     side = float(np.sqrt(np.prod(check_mpp(mpp))))
-    level = contrast(pixels, mpp=side)
+    level = _contrast(pixels, mpp=side)
     answer = np.full(level.shape, -np.inf, dtype=np.float32)
     for radius in RADII_UM:
         sigma = radius / side / np.sqrt(2)
@@ -92,10 +92,10 @@ def detect_nuclei(
     peak = (answer >= threshold) & (answer == maximum_filter(answer, size=reach, mode="nearest"))
     y, x = np.nonzero(peak)
     clearest = np.argsort(-answer[y, x], kind="stable")
-    return thinned(np.column_stack([x, y])[clearest].astype(np.float64) + 0.5, APART_UM / side)
+    return _thinned(np.column_stack([x, y])[clearest].astype(np.float64) + 0.5, APART_UM / side)
 
 
-def thinned(xy: NDArray[np.float64], apart: float) -> NDArray[np.float64]:
+def _thinned(xy: NDArray[np.float64], apart: float) -> NDArray[np.float64]:
     """Without the points that lie nearer than `apart` to one that comes before them and stays."""
     if not len(xy):
         return xy

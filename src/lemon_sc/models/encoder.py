@@ -88,10 +88,16 @@ class Encoder:
             return np.empty((0, self.card.dim), np.float32)
         made: Any = None
         if self.module is not None:
-            made = _run_module(self.module, cut, self.card, device=self.device, dtype=dtype)
+            made = self._through_module(cut, dtype=dtype)
         elif self.function is not None:
             made = self.function(cut)
-        return _as_matrix(made, n=len(cut), card=self.card)
+        return as_matrix(made, n=len(cut), card=self.card)
+
+    def _through_module(self, crops: NDArray[np.uint8], *, dtype: str) -> torch.Tensor:
+        import torch
+
+        x_NHWC = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)
+        return run_module(self.module, x_NHWC, self.card, dtype=dtype)
 
 
 def fit_crops(crops: NDArray[np.uint8], input_px: int) -> NDArray[np.uint8]:
@@ -103,6 +109,10 @@ def fit_crops(crops: NDArray[np.uint8], input_px: int) -> NDArray[np.uint8]:
         uint8 (n, S, S, 3), RGB, S >= `input_px` and of the same parity.
     input_px
         Side of the result.
+
+    Returns
+    -------
+    Uint8 (n, input_px, input_px, 3).
     """
     array = np.asarray(crops)
     if array.dtype != np.uint8:
@@ -131,20 +141,54 @@ def _shape_hint(shape: tuple[int, ...]) -> str:
     return "Drop the alpha channel: crops[..., :3]." if len(shape) == 4 and shape[3] == 4 else ""
 
 
-def _run_module(
-    module: torch.nn.Module, crops: NDArray[np.uint8], card: ModelCard, *, device: str, dtype: str
-) -> torch.Tensor:
+def run_module(module: Any, x_NHWC: torch.Tensor, card: ModelCard, *, dtype: str) -> torch.Tensor:
+    """Normalise crops and pass them through a module.
+
+    Parameters
+    ----------
+    module
+        Takes normalised float crops (N, 3, S, S).
+    x_NHWC
+        uint8 (N, S, S, 3), where the module is.
+    card
+        Has the statistics.
+    dtype
+        ``"fp32"``, or ``"bf16"`` for bfloat16 autocast.
+
+    Returns
+    -------
+    What the module gives.
+    """
     import torch
 
-    with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=dtype == "bf16"):
-        x_NHWC = torch.from_numpy(np.ascontiguousarray(crops)).to(device)
+    where = x_NHWC.device
+    with torch.inference_mode(), torch.autocast(where.type, torch.bfloat16, enabled=dtype == "bf16"):
         x_NCHW = x_NHWC.permute(0, 3, 1, 2).float() / 255
-        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (card.mean, card.std))
+        mean, std = (torch.tensor(v, device=where).view(1, 3, 1, 1) for v in (card.mean, card.std))
         return module((x_NCHW - mean) / std)
 
 
-def _as_matrix(made: Any, *, n: int, card: ModelCard) -> NDArray[np.float32]:
-    """What a model returned, as float32 (n, D) on the host."""
+def as_matrix(made: Any, *, n: int, card: ModelCard) -> NDArray[np.float32]:
+    """What a model returned, as float32 on the host.
+
+    Parameters
+    ----------
+    made
+        Array or tensor.
+    n
+        Crops that the model was given.
+    card
+        The model's.
+
+    Returns
+    -------
+    float32 (n, D).
+
+    Raises
+    ------
+    ValueError
+        Not one vector of D numbers per crop.
+    """
     if hasattr(made, "detach"):  # a tensor, perhaps bfloat16 and on a device
         made = made.detach().float().cpu().numpy()
     is_numeric = isinstance(made, np.ndarray) and made.dtype.kind in "fiu"

@@ -101,6 +101,10 @@ def cached(card: ModelCard, *, revision: str | None = None) -> Weights | None:
         The model.
     revision
         Commit, tag or branch; None takes ``main``.
+
+    Returns
+    -------
+    The file and its commit, or None.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -126,6 +130,10 @@ def how_to_get(card: ModelCard, why: str) -> str:
         The model.
     why
         What was looked at, as a sentence.
+
+    Returns
+    -------
+    The message.
     """
     if not card.hub:
         return f"{_sentence(card, why)} Get them from {card.url} and name the file: {_by_path(card)}."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lemon_sc.models import bitmask
-from lemon_sc.models.nucleus_features import edge_px, masked_mean, perimeter_px, pixel_sums
+from lemon_sc.models.nucleus_pixels import edge_px, masked_mean, perimeter_px, pixel_sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,13 +30,33 @@ def _unmixing() -> NDArray[np.float64]:
 
 
 def optical_density(crops: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """``-log10((I + 1) / 256)`` in thousandths, int32, same shape."""
+    """``-log10((I + 1) / 256)`` in thousandths, int32, same shape.
+
+    Parameters
+    ----------
+    crops
+        Uint8, of any shape.
+
+    Returns
+    -------
+    Int32, of the same shape.
+    """
     table = np.round(-np.log10((np.arange(256) + 1) / 256) * UNIT).astype(np.int32)
     return table[crops]
 
 
 def stains(od: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Haematoxylin and eosin, in thousandths of optical density, from (n, S, S, 3) to (n, S, S) each."""
+    """Haematoxylin and eosin, in thousandths of optical density, from (n, S, S, 3) to (n, S, S) each.
+
+    Parameters
+    ----------
+    od
+        Thousandths of optical density of R, G, B.
+
+    Returns
+    -------
+    Int32 (n, S, S) each.
+    """
     unmix = np.round(_unmixing() * 2**14).astype(np.int32)
     h, e = ((od[..., 0] * row[0] + od[..., 1] * row[1] + od[..., 2] * row[2]) >> 14 for row in unmix)
     return h, e
@@ -51,6 +71,10 @@ def smooth(image: NDArray[np.int32], *, spacing: int = 1) -> NDArray[np.int32]:
         Int32 (n, S, S).
     spacing
         Distance of the taps in px.
+
+    Returns
+    -------
+    Int32 (n, S, S).
     """
     reach = 2 * spacing
     rows = np.pad(image, ((0, 0), (reach, reach), (0, 0)), mode="edge")
@@ -67,7 +91,17 @@ BIN_WIDTH = 20
 
 
 def histogram(image: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Pixels per bin of `BIN_WIDTH`, (n, `BINS`); what lies outside goes to the first and last bin."""
+    """Pixels per bin of `BIN_WIDTH`, (n, `BINS`); what lies outside goes to the first and last bin.
+
+    Parameters
+    ----------
+    image
+        Int32 (n, S, S).
+
+    Returns
+    -------
+    Int64 (n, `BINS`).
+    """
     n = len(image)
     bins = np.clip(image // BIN_WIDTH, 0, BINS - 1).reshape(n, -1)
     index = bins + (np.arange(n) * BINS)[:, None]
@@ -75,7 +109,17 @@ def histogram(image: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def otsu(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """First bin of the upper of the two classes that Otsu's method (1979) separates, per histogram: (n,)."""
+    """First bin of the upper of the two classes that Otsu's method (1979) separates, per histogram: (n,).
+
+    Parameters
+    ----------
+    counts
+        Histograms, (n, `BINS`).
+
+    Returns
+    -------
+    Int64 (n,).
+    """
     below = counts.cumsum(axis=1)
     moment = (counts * np.arange(BINS)).cumsum(axis=1)
     count, total = below[:, -1:], moment[:, -1:]
@@ -86,7 +130,7 @@ def otsu(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return between.argmax(axis=1) + 1
 
 
-def thresholds(level: NDArray[np.int32]) -> list[NDArray[np.int64]]:
+def _thresholds(level: NDArray[np.int32]) -> list[NDArray[np.int64]]:
     """Cuts to try: around Otsu's, and Otsu's of what lies below it, where the nucleus is the pale one of two: (n,)."""
     counts = histogram(level)
     first = otsu(counts)
@@ -131,7 +175,17 @@ FALLBACK_RADIUS_PX = 10.0
 
 
 def squared_radius(size: int) -> NDArray[np.int32]:
-    """Four times the squared distance of each pixel centre from the crop centre, an exact integer: (S, S)."""
+    """Four times the squared distance of each pixel centre from the crop centre, an exact integer: (S, S).
+
+    Parameters
+    ----------
+    size
+        S, px.
+
+    Returns
+    -------
+    Int32 (S, S).
+    """
     at = 2 * np.arange(size, dtype=np.int32) - (size - 1)
     return at[:, None] ** 2 + at[None, :] ** 2
 
@@ -148,12 +202,16 @@ def find_nucleus(haematoxylin: NDArray[np.int32]) -> NucleusMasks:
     ----------
     haematoxylin
         Thousandths of optical density, (n, S, S), S < 64.
+
+    Returns
+    -------
+    The masks, and in which crops a nucleus was found.
     """
     n, size, _ = haematoxylin.shape
     level = smooth(haematoxylin)
-    cuts = [level >= cut[:, None, None] for cut in thresholds(level)]
+    cuts = [level >= cut[:, None, None] for cut in _thresholds(level)]
     words = bitmask.pack(np.concatenate(cuts))
-    regions = tidied(central_part(opened(bitmask.fill_holes(words))))
+    regions = _tidied(central_part(_opened(bitmask.fill_holes(words))))
     candidates = bitmask.unpack(regions).reshape(len(cuts), n, size, size)
     as_float = level.astype(np.float32)  # sums of these integers are exact
     scores = np.stack([_score(as_float, mask) for mask in candidates])
@@ -185,27 +243,27 @@ def _score(level: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.fl
     return is_nucleus * contrast * seen * roundness * np.sqrt(area) * np.exp(-offset2 / OFFSET_SCALE_PX**2)
 
 
-def opened(words: bitmask.Words) -> bitmask.Words:
+def _opened(words: bitmask.Words) -> bitmask.Words:
     """Without spots and spurs thinner than 3 px."""
     return bitmask.dilate(bitmask.erode(words))
 
 
-def tidied(words: bitmask.Words) -> bitmask.Words:
+def _tidied(words: bitmask.Words) -> bitmask.Words:
     """Dents and spurs narrower than about 5 px smoothed, one connected part without holes."""
-    region = nearest_part(octagon_open(words))
+    region = _nearest_part(_octagon_open(words))
     has_holes = bitmask.euler(region) < 1
     region[:, has_holes] = bitmask.fill_holes(region[:, has_holes])
     return region
 
 
-def octagon_open(words: bitmask.Words) -> bitmask.Words:
+def _octagon_open(words: bitmask.Words) -> bitmask.Words:
     """Opening with an octagon of radius 2; what it would erase altogether is kept as it is."""
     small = bitmask.erode(bitmask.erode(words), corners=True)
     wide = bitmask.dilate(bitmask.dilate(small, corners=True))
     return np.where((wide != 0).any(axis=0), wide, words)
 
 
-def nearest_part(words: bitmask.Words) -> bitmask.Words:
+def _nearest_part(words: bitmask.Words) -> bitmask.Words:
     """Of masks without holes, the connected part nearest to the crop centre (all, where they are equally near)."""
     several = bitmask.euler(words) > 1
     part = words.copy()
@@ -231,12 +289,21 @@ def central_part(words: bitmask.Words) -> bitmask.Words:
 
     A watershed on the distance to the background, in steps: erode until a neck breaks, go on with the part nearest to
     the centre, then grow both sides back at equal speed.
+
+    Parameters
+    ----------
+    words
+        Bit-packed masks.
+
+    Returns
+    -------
+    Bit-packed masks.
     """
-    level = nearest_part(words)
+    level = _nearest_part(words)
     masks, others = [level], [np.zeros_like(level)]
     for step in range(1, MAX_NECK + 1):
         smaller = bitmask.erode(level, corners=step % 2 == 0)
-        inner = nearest_part(smaller)
+        inner = _nearest_part(smaller)
         outer = smaller & ~inner
         is_split = _outlives(inner, step) & _outlives(outer, step)
         level = np.where(is_split, inner, smaller)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lemon_sc._core.errors import listing, one_of
-from lemon_sc.models import hub, lemon, morphometry, tiles
+from lemon_sc.models import exported, hub, lemon, morphometry, tiles
 from lemon_sc.models.cards import ModelCard
 from lemon_sc.models.encoder import Encoder
 from lemon_sc.models.zoo import ZOO
@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEFAULT = "morphometry"
+"""The model that ``None`` stands for: the name of an encoder in `exported.FOLDER`, once one comes with the package."""
 
-_CARDS: dict[str, ModelCard] = {
-    "morphometry": morphometry.CARD,
-    "lemon": lemon.CARD,
-    **{name: entry.card for name, entry in ZOO.items()},
-}
+
+def _cards() -> dict[str, ModelCard]:
+    """All cards by name, the default model's first."""
+    found = {
+        "morphometry": morphometry.CARD,
+        **exported.bundled(),
+        "lemon": lemon.CARD,
+        **{name: entry.card for name, entry in ZOO.items()},
+    }
+    return {DEFAULT: found[DEFAULT], **found}
 
 
 def available() -> list[ModelCard]:
@@ -36,7 +42,7 @@ def available() -> list[ModelCard]:
     -------
     Cards, the default model's first.
     """
-    return list(_CARDS.values())
+    return list(_cards().values())
 
 
 def status(name: str) -> str:
@@ -57,10 +63,14 @@ def status(name: str) -> str:
     >>> lm.models.status("morphometry")
     'ready (no weights needed)'
     """
-    one_of("name", name, _CARDS)
+    cards = _cards()
+    one_of("name", name, cards)
     if name == "morphometry":
         return "ready (no weights needed)"
-    card = ZOO[name].card if name in ZOO else _CARDS[name]
+    if name in exported.bundled():
+        path = exported.weights_of(name)
+        return f"ready: {path}" if path.is_file() else f"not ready: {path} is missing, install lemon_sc again"
+    card = cards[name]
     found = lemon.at_hand() if name == "lemon" else hub.cached(card)
     if found is not None:
         return f"ready: {found.path}"
@@ -84,7 +94,8 @@ def load(
     Parameters
     ----------
     name_or_path
-        A name (see `available`), or the path of a checkpoint in LEMON's layout.
+        A name (see `available`), the path of a weight file that `lm.train.export` wrote, with its card beside it, or
+        that of a checkpoint in LEMON's layout.
     weights
         Weight file of the named model: safetensors, or what `torch.save` wrote. ``None`` looks in the cache of the
         Hugging Face Hub and, for ``"lemon"``, before that in the folder that the environment variable
@@ -137,12 +148,16 @@ def load(
     _refuse(name, "is for models with weights, by their name", weights=weights, revision=revision, download=download)
     if name == "morphometry":
         return Encoder(card=morphometry.CARD, function=morphometry.measure)
+    cards = _cards()
+    if name in cards:
+        return exported.load_bundled(name)
     if isinstance(name_or_path, PathLike) or "/" in name or "\\" in name or Path(name).suffix or Path(name).exists():
-        return lemon.load_checkpoint(name_or_path)
-    close = difflib.get_close_matches(name, _CARDS, n=1)
+        path = Path(name_or_path).expanduser()
+        return exported.load_exported(path) if exported.is_exported(path) else lemon.load_checkpoint(path)
+    close = difflib.get_close_matches(name, cards, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     msg = (
-        f"Unknown model {name!r} (models: {listing(_CARDS, most=len(_CARDS))}).{hint} A checkpoint is named by its "
+        f"Unknown model {name!r} (models: {listing(cards, most=len(cards))}).{hint} A checkpoint is named by its "
         "path, a model of your own by the pair (module or callable, ModelCard)."
     )
     raise ValueError(msg)

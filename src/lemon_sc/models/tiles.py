@@ -77,6 +77,10 @@ def chosen(entry: Entry, *, pooling: str | None = None, input_px: int | None = N
         ``"cls"``, ``"cls_mean"`` or ``"centre"`` for a ViT; None keeps the card's.
     input_px
         Side of the crop; None takes 128 for ``"centre"``, else the card's.
+
+    Returns
+    -------
+    The card.
     """
     card = entry.card
     if pooling is not None and pooling != card.pooling:
@@ -100,6 +104,10 @@ def untrained(entry: Entry) -> TileEncoder:
     ----------
     entry
         The declaration.
+
+    Returns
+    -------
+    The module, without weights.
     """
     from lemon_sc.models import networks
 

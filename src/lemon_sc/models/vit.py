@@ -38,7 +38,7 @@ def vit_s8_40(*, num_heads: int = 12, generator: torch.Generator | None = None) 
     -------
     timm's VisionTransformer; its output is the normed class token, (n, 384).
     """
-    return _cell_vit(dim=384, num_heads=num_heads, generator=generator)
+    return cell_vit(dim=384, num_heads=num_heads, generator=generator)
 
 
 def vit_b8_40(*, generator: torch.Generator | None = None) -> VisionTransformer:
@@ -53,16 +53,52 @@ def vit_b8_40(*, generator: torch.Generator | None = None) -> VisionTransformer:
     -------
     The network, initialised, taking normalised crops (n, 3, 40, 40).
     """
-    return _cell_vit(dim=768, num_heads=12, generator=generator)
+    return cell_vit(dim=768, num_heads=12, generator=generator)
 
 
-def _cell_vit(*, dim: int, num_heads: int, generator: torch.Generator | None) -> VisionTransformer:
+def cell_vit(
+    *,
+    dim: int,
+    num_heads: int,
+    depth: int = 12,
+    image_px: int = INPUT_PX,
+    drop_path: float = 0.0,
+    layer_scale: float | None = None,
+    generator: torch.Generator | None = None,
+) -> VisionTransformer:
+    """A cell ViT of any size.
+
+    Parameters
+    ----------
+    dim, num_heads, depth
+        Width, attention heads and transformer blocks.
+    image_px
+        Side of the crops, a multiple of the patch of 8 px.
+    drop_path
+        Probability that a sample skips the last block in training; it falls linearly to 0 at the first.
+    layer_scale
+        First value of a learned factor on the output of each half of a block; ``None`` for none.
+    generator
+        Randomness of the initial weights; ``None`` seeds one with 0.
+
+    Returns
+    -------
+    The network, initialised, taking normalised crops (n, 3, image_px, image_px) to (n, dim).
+
+    Raises
+    ------
+    ValueError
+        A side that the patch does not divide.
+    """
+    if image_px < PATCH_PX or image_px % PATCH_PX:
+        fix = f"{max(image_px // PATCH_PX, 1) * PATCH_PX} would do."
+        raise bad_value("image_px", must=f"be a multiple of the patch, {PATCH_PX} px", got=image_px, fix=fix)
     with torch.random.fork_rng(devices=[]):  # its layers draw weights, which are drawn anew below
         model = VisionTransformer(
-            img_size=INPUT_PX,
+            img_size=image_px,
             patch_size=PATCH_PX,
             embed_dim=dim,
-            depth=12,
+            depth=depth,
             num_heads=num_heads,
             mlp_ratio=4,
             qkv_bias=True,
@@ -70,9 +106,11 @@ def _cell_vit(*, dim: int, num_heads: int, generator: torch.Generator | None) ->
             num_classes=0,
             global_pool="token",
             weight_init="skip",
+            drop_path_rate=drop_path,
+            init_values=layer_scale,
         )
     initialise(model, generator=generator)
-    grid = INPUT_PX // PATCH_PX
+    grid = image_px // PATCH_PX
     model.pos_embed = nn.Parameter(sincos_pos_embed(dim, grid), requires_grad=False)
     return model
 

@@ -13,7 +13,7 @@ from lemon_sc._core.log import logger
 from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.table import as_table
 from lemon_sc._objects.nuclei import crop_batches, extraction, nuclei_of
-from lemon_sc.embed.devices import resolve_devices, resolve_dtype
+from lemon_sc.embed.devices import cuts_crops, resolve_devices, resolve_dtype
 from lemon_sc.embed.run import embed_batches
 from lemon_sc.models.registry import as_encoder
 from lemon_sc.tl._embed_store import embed_to_store
@@ -74,6 +74,7 @@ def embed_table(
     usable = nuclei_of(adata)
     qc = adata.obs[keys.NUCLEUS_QC].to_numpy(dtype=object).copy()
     wanted: dict[str, Any] = {"size_px": card.input_px, "target_mpp": card.mpp, "mask": mask}
+    wanted["uncut"] = cuts_crops(device, encoder)
     nuclei, batches, source = crop_batches(data, adata, usable, qc=qc, **wanted)
     if not len(nuclei):
         counts = adata.obs[keys.NUCLEUS_QC].value_counts().to_dict()

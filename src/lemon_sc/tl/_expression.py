@@ -19,13 +19,42 @@ if TYPE_CHECKING:
 
 
 def all_genes(adata: AnnData) -> list[str]:
-    """Names of all features that are no controls."""
+    """Names of all features that are no controls.
+
+    Parameters
+    ----------
+    adata
+        The table.
+
+    Returns
+    -------
+    Names, in the order of the table.
+    """
     types = adata.var["feature_types"].tolist() if "feature_types" in adata.var else None
     return [str(name) for name in adata.var_names[is_gene(list(adata.var_names), types)]]
 
 
 def check_genes(adata: AnnData, genes: str | Sequence[str]) -> list[str]:
-    """The names as a list, each once in ``adata.var_names``, or an error that names the nearest gene."""
+    """The names as a list, each once in ``adata.var_names``, or an error that names the nearest gene.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    genes
+        One name or several.
+
+    Returns
+    -------
+    The names.
+
+    Raises
+    ------
+    MissingKeyError
+        If one is not there.
+    ValueError
+        If names repeat, here or in the table, or there are none.
+    """
     names = [genes] if isinstance(genes, str) else [str(g) for g in genes]
     if not adata.var_names.is_unique:
         msg = "`adata.var_names` must be unique to select genes by name. Run `adata.var_names_make_unique()`."
@@ -42,7 +71,30 @@ def check_genes(adata: AnnData, genes: str | Sequence[str]) -> list[str]:
 def expression(
     adata: AnnData, genes: list[str], *, layer: str | None, rows: NDArray[np.bool_]
 ) -> NDArray[np.floating] | sparse.spmatrix:
-    """Expression of `genes` in the cells `rows`, sparse if it is stored so; an error if a value is not finite."""
+    """Expression of `genes` in the cells `rows`, sparse if it is stored so; an error if a value is not finite.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    genes
+        Names, all there.
+    layer
+        Where the values are; None takes ``X``.
+    rows
+        Which cells, bool (n_obs,).
+
+    Returns
+    -------
+    Values, (number of rows, number of genes).
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no such layer.
+    ValueError
+        If a value is not finite.
+    """
     if layer is not None and layer not in adata.layers:
         raise missing_key(layer, where="adata.layers", have=adata.layers, fix="`layer=None` takes adata.X.")
     view = adata[:, genes]
@@ -75,12 +127,39 @@ def expression(
 
 
 def dense(x: NDArray[np.floating] | sparse.spmatrix) -> NDArray[np.floating]:
-    """`x` as an array."""
+    """`x` as an array.
+
+    Parameters
+    ----------
+    x
+        Dense or sparse.
+
+    Returns
+    -------
+    Dense.
+    """
     return np.asarray(x.toarray() if isinstance(x, sparse.spmatrix | sparse.sparray) else x)
 
 
 def embedded_rows(adata: AnnData, use_rep: str) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    """The embedding, and which cells have one; an error if none has."""
+    """The embedding, and which cells have one; an error if none has.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    use_rep
+        Name of the embedding in ``obsm``.
+
+    Returns
+    -------
+    Array (n_obs, D), and bool (n_obs,).
+
+    Raises
+    ------
+    ValueError
+        If no row is free of NaN.
+    """
     rep = get_rep(adata, use_rep)
     rows = np.asarray(np.isfinite(rep).all(axis=1))
     if not rows.any():

@@ -67,9 +67,12 @@ def morans_i(
     use_rep
         Embedding in ``adata.obsm`` to build the graph from: 15 nearest neighbours, exact, Euclidean on z-scored
         columns, directed, equal weights. Cells with NaN are left out and counted. The default where `connectivity_key`
-        is not given is ``"X_lemon"``. Memory does not grow with the square of the number of cells, time does: where
-        there is no GPU and more than a few 100,000 cells, an approximate graph is quicker, of ``sc.pp.neighbors(adata,
-        use_rep="X_lemon", key_added="lemon", transformer=lm.tl.KNNTransformer(method="approximate"))``.
+        is not given is ``"X_lemon"``. This is not the graph of ``sc.pp.neighbors``, and I is another number on that
+        one: scanpy's ``n_neighbors=15`` counts the cell itself, so that 14 others are left; it takes the columns as
+        they are; and its connectivities are UMAP's, weighted and in both directions. Memory does not grow with the
+        square of the number of cells, time does: where there is no GPU and more than a few 100,000 cells, an
+        approximate graph is quicker, of ``sc.pp.neighbors(adata, use_rep="X_lemon", key_added="lemon",
+        transformer=lm.tl.KNNTransformer(method="approximate"))``.
     connectivity_key
         Graph in ``adata.obsp`` instead, such as ``"spatial_connectivities"`` or ``"lemon_connectivities"``. Rows are
         normalised to sum 1 and the diagonal is ignored. Distances are refused.

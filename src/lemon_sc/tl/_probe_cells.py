@@ -46,7 +46,19 @@ class Cells:
 
 
 def class_column(adata: AnnData, target: object) -> str | None:
-    """The column of ``adata.obs`` that `target` names; ``None`` if it names genes."""
+    """The column of ``adata.obs`` that `target` names; ``None`` if it names genes.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    target
+        As `lm.tl.probe` takes it.
+
+    Returns
+    -------
+    Name of the column, or None.
+    """
     if not isinstance(target, str) and not _is_list_of_names(target):
         raise bad_value(
             "target", must='be "genes", a gene, a list of genes, or a column of `adata.obs` with classes', got=target
@@ -88,7 +100,27 @@ def take_cells(
     protocol: ProbeProtocol,
     rng: np.random.Generator,
 ) -> Cells:
-    """Cells that have an embedding, a place in the split and, for classes, a class."""
+    """Cells that have an embedding, a place in the split and, for classes, a class.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    use_rep
+        Name of the embedding in ``obsm``.
+    groups
+        Column of the slides or patients, or None.
+    label
+        Column of the classes, or None.
+    protocol
+        How cells are split.
+    rng
+        Draws the split.
+
+    Returns
+    -------
+    The cells, their embedding and their folds.
+    """
     kind = fold_kind(protocol, groups=groups, label=label)
     rep, embedded = embedded_rows(adata, use_rep)
     has_label = np.ones(adata.n_obs, dtype=bool) if label is None else adata.obs[label].notna().to_numpy()
@@ -190,7 +222,21 @@ def _folds(
 
 
 def leakage(adata: AnnData, cells: Cells, *, rng: np.random.Generator) -> dict[str, Any]:
-    """What the record says of leaks: shared rows, overlapping crops, and whether the embedding knows the group."""
+    """What the record says of leaks: shared rows, overlapping crops, and whether the embedding knows the group.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    cells
+        What was split.
+    rng
+        Draws cells to tell groups by.
+
+    Returns
+    -------
+    Entries of the record.
+    """
     folds = cells.folds
     apart = folds.apart[folds.codes]
     made: dict[str, Any] = {"n_shared_rows": int(shared_rows(cells.x, apart).sum())} | _overlap(adata, cells, apart)

@@ -19,7 +19,21 @@ HEADLINE = "balanced_accuracy"
 
 
 def gene_tables(result: ProbeResult, folds: Folds, genes: list[str]) -> dict[str, Any]:
-    """Scores, summary and folds of a ridge probe."""
+    """Scores, summary and folds of a ridge probe.
+
+    Parameters
+    ----------
+    result
+        Of the ridge probe.
+    folds
+        Its folds.
+    genes
+        Names of the targets.
+
+    Returns
+    -------
+    What the record holds, by name.
+    """
     undefined = result.used & ~np.isfinite(result.pcc)
     scores = _long(folds, "gene", genes)
     scores["n"] = np.repeat(folds.sizes, len(genes))
@@ -65,7 +79,19 @@ def gene_tables(result: ProbeResult, folds: Folds, genes: list[str]) -> dict[str
 
 
 def class_tables(result: LogisticResult, folds: Folds) -> dict[str, Any]:
-    """Scores, summary, metrics and folds of a logistic probe."""
+    """Scores, summary, metrics and folds of a logistic probe.
+
+    Parameters
+    ----------
+    result
+        Of the logistic probe.
+    folds
+        Its folds.
+
+    Returns
+    -------
+    What the record holds, by name.
+    """
     classes = list(result.classes)
     n, auc = result.by_class("n"), result.by_class("class_auc")
     by_class = {name: result.by_class(f"class_{name}") for name in ("aupr", "recall", "f1")}

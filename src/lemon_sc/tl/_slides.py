@@ -103,12 +103,34 @@ def failed(errors: Sequence[Exception]) -> list[str]:
 
 
 def stores_of(slides: Sequence[Slide], store: str | os.PathLike[str] | None) -> list[Path | None]:
-    """Where the embeddings of each slide are kept: a store of its own in the folder `store`."""
+    """Where the embeddings of each slide are kept: a store of its own in the folder `store`.
+
+    Parameters
+    ----------
+    slides
+        The slides.
+    store
+        A folder, or None where nothing is kept.
+
+    Returns
+    -------
+    One path, or None, for each slide.
+    """
     return [None if store is None else Path(store) / f"{name}.zarr" for name in slide_names(slides)]
 
 
 def slide_names(slides: Sequence[Slide]) -> list[str]:
-    """A name for each slide: of its file, else its number; an error for what is no slide."""
+    """A name for each slide: of its file, else its number; an error for what is no slide.
+
+    Parameters
+    ----------
+    slides
+        The slides.
+
+    Returns
+    -------
+    One name for each; a number tells equal ones apart.
+    """
     names = []
     for k, slide in enumerate(slides):
         path = slide if isinstance(slide, str | os.PathLike) else getattr(slide, "path", None)
@@ -196,6 +218,10 @@ def lean(data: Slide, table_key: str, *, outlines: bool = False) -> Slide:
         Slide and table.
     outlines
         Whether crops are to be masked, for which all outlines are needed.
+
+    Returns
+    -------
+    The slide, with what it needs.
     """
     if isinstance(data, str | os.PathLike):
         return data

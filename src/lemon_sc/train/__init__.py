@@ -1,4 +1,4 @@
-"""Training of encoders on crops of nuclei: corpus, views, self-supervised methods.
+"""Training of encoders on crops of nuclei: corpus, views, self-supervised methods, recipes and the loop.
 
 Reading, augmenting and training need torch and timm, nothing of scverse. What needs torch loads on first use.
 """
@@ -14,6 +14,8 @@ _LATER = {
     "FolderSource": "lemon_sc.train.corpus_sources",
     "MoCoV3": "lemon_sc.train.moco",
     "Progress": "lemon_sc.train.schedules",
+    "Recipe": "lemon_sc.train.recipes",
+    "Run": "lemon_sc.train.loop",
     "Sampler": "lemon_sc.train.sampler",
     "SlideSource": "lemon_sc.train.corpus_sources",
     "SpatialDataSource": "lemon_sc.train.corpus_sources",
@@ -22,10 +24,19 @@ _LATER = {
     "a1": "lemon_sc.train.views",
     "augment": "lemon_sc.train.views",
     "build_corpus": "lemon_sc.train.corpus",
+    "cpu": "lemon_sc.train.recipes",
+    "debug": "lemon_sc.train.recipes",
+    "dinov2": "lemon_sc.train.recipes",
+    "dinov2_kde": "lemon_sc.train.recipes",
+    "dinov2_no_local": "lemon_sc.train.recipes",
+    "export": "lemon_sc.train.release",
     "export_corpus": "lemon_sc.train.corpus_reader",
+    "fit": "lemon_sc.train.loop",
     "lab_statistics": "lemon_sc.train.stain",
+    "lemon": "lemon_sc.train.recipes",
     "norm_stats": "lemon_sc.train.stats",
     "open_corpus": "lemon_sc.train.corpus_reader",
+    "push_to_hub": "lemon_sc.train.release",
 }
 
 __all__ = [*_LATER]

@@ -18,7 +18,17 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
 def gray(images: torch.Tensor) -> torch.Tensor:
-    """Luma, (n, 1, h, w)."""
+    """Luma, (n, 1, h, w).
+
+    Parameters
+    ----------
+    images
+        Float (n, 3, h, w).
+
+    Returns
+    -------
+    Float (n, 1, h, w).
+    """
     red, green, blue = images.unbind(1)
     return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]
 
@@ -32,6 +42,10 @@ def shift_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
         Float (n, 3, h, w).
     turns
         Shift in full turns, (n,).
+
+    Returns
+    -------
+    Float (n, 3, h, w).
     """
     red, green, blue = images.unbind(1)
     value, least = images.amax(1), images.amin(1)
@@ -64,6 +78,10 @@ def jitter(images: torch.Tensor, factors: torch.Tensor, order: torch.Tensor) -> 
         (n, 4): brightness, contrast, saturation (1 changes nothing), and hue in full turns (0 changes nothing).
     order
         Int64 (n, 4): which of the four comes first, second, third, last.
+
+    Returns
+    -------
+    Float (n, 3, h, w).
     """
     turns = factors[:, HUE]
     for operation in order.unbind(1):
@@ -90,6 +108,10 @@ def blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         Float (n, 3, h, h), h > 6.
     sigma
         Standard deviation in px, > 0, (n,).
+
+    Returns
+    -------
+    Float (n, 3, h, h).
     """
     side, half = images.shape[-1], BLUR_TAPS // 2
     offset = torch.arange(-half, half + 1, device=images.device)
@@ -113,6 +135,10 @@ def erase(images: torch.Tensor, box: torch.Tensor, fill: torch.Tensor) -> torch.
         Top, left, height, width in px, (n, 4); a box without area erases nothing.
     fill
         Colour, (3,).
+
+    Returns
+    -------
+    Float (n, 3, h, w).
     """
     top, left, height, width = box[:, :, None].unbind(1)
     row = torch.arange(images.shape[-2], device=images.device)

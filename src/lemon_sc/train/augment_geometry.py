@@ -12,7 +12,19 @@ TRIES = 10
 
 
 def between(u: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """Uniform numbers in [0, 1) stretched to [low, high)."""
+    """Uniform numbers in [0, 1) stretched to [low, high).
+
+    Parameters
+    ----------
+    u
+        Uniform in [0, 1), of any shape.
+    low, high
+        Range.
+
+    Returns
+    -------
+    Of the shape of `u`.
+    """
     return low + (high - low) * u
 
 

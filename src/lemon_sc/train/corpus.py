@@ -47,6 +47,10 @@ def level_out(available: NDArray[np.int64], n: int) -> NDArray[np.int64]:
         What each share can hold, (k,).
     n
         What there is to share; more than all can hold fills all.
+
+    Returns
+    -------
+    Int64 (k,).
     """
     left, out = min(int(n), int(available.sum())), np.zeros(len(available), dtype=np.int64)
     for done, at in enumerate(np.argsort(available, kind="stable")):  # the smallest first: what it leaves, others get
@@ -66,6 +70,10 @@ def balanced_counts(available: NDArray[np.int64], organ: NDArray[Any], n: int) -
         Organ of each slide, (n_slides,).
     n
         Crops in all.
+
+    Returns
+    -------
+    Int64 (n_slides,).
     """
     organs, of = np.unique(organ, return_inverse=True)
     shares = level_out(np.bincount(of, weights=available, minlength=len(organs)).astype(np.int64), n)
@@ -111,7 +119,7 @@ class Entry:
         }
 
 
-def look_at(source: Source, picture: Picture, *, size_px: int, digests: FileDigests) -> Entry:
+def _look_at(source: Source, picture: Picture, *, size_px: int, digests: FileDigests) -> Entry:
     """Find the nuclei of a picture whose whole window lies inside it, and count the others."""
     looked = picture.look()
     finite = np.isfinite(looked.xy).all(axis=1)
@@ -129,7 +137,7 @@ def look_at(source: Source, picture: Picture, *, size_px: int, digests: FileDige
     )
 
 
-def draw(entries: Sequence[Entry], n: int, rng: np.random.Generator) -> None:
+def _draw(entries: Sequence[Entry], n: int, rng: np.random.Generator) -> None:
     """Leave `n` of the centres of some pictures, drawn without replacement, in place."""
     sizes = [len(e.xy) for e in entries]
     if n >= sum(sizes):
@@ -143,29 +151,48 @@ def draw(entries: Sequence[Entry], n: int, rng: np.random.Generator) -> None:
 def find(
     sources: Sequence[Source], *, n: int | None, per_slide: int | None, size_px: int, rng: RNG, digests: FileDigests
 ) -> list[Entry]:
-    """Look at all pictures, and draw."""
+    """Look at all pictures, and draw.
+
+    Parameters
+    ----------
+    sources
+        Where the pictures come from.
+    n, per_slide, size_px, rng
+        As in `build_corpus`.
+    digests
+        Digests of the files read so far.
+
+    Returns
+    -------
+    Pictures with the centres that were drawn, those of a slide together.
+
+    Raises
+    ------
+    ValueError
+        If the images of a slide are said to be of several organs.
+    """
     todo = [(source, picture) for source in sources for picture in source.pictures()]
     slides: dict[str, list[Entry]] = {}
     with progress(total=len(todo), desc="Finding nuclei", unit="images") as bar:
         for source, picture in todo:
-            entry = look_at(source, picture, size_px=size_px, digests=digests)
+            entry = _look_at(source, picture, size_px=size_px, digests=digests)
             slides.setdefault(entry.slide, []).append(entry)
             bar.update()
-    check_organs(slides)
+    _check_organs(slides)
     first, second = as_generator(rng).spawn(2)
     if per_slide is not None:
         for stream, entries in zip(first.spawn(len(slides)), slides.values(), strict=True):
-            draw(entries, per_slide, stream)
+            _draw(entries, per_slide, stream)
     if n is not None:
         available = np.array([sum(len(e.xy) for e in entries) for entries in slides.values()])
         organ = np.array([entries[0].picture.organ for entries in slides.values()])
         counts = balanced_counts(available, organ, n)
         for stream, entries, count in zip(second.spawn(len(slides)), slides.values(), counts, strict=True):
-            draw(entries, int(count), stream)
+            _draw(entries, int(count), stream)
     return [entry for entries in slides.values() for entry in entries]
 
 
-def check_organs(slides: Mapping[str, Sequence[Entry]]) -> None:
+def _check_organs(slides: Mapping[str, Sequence[Entry]]) -> None:
     """Raise if the images of a slide are said to be of several organs."""
     for name, entries in slides.items():
         organs = sorted({e.picture.organ for e in entries})
@@ -174,7 +201,7 @@ def check_organs(slides: Mapping[str, Sequence[Entry]]) -> None:
             raise ValueError(msg)
 
 
-def check_enough(entries: Sequence[Entry], least_slides: int) -> None:
+def _check_enough(entries: Sequence[Entry], least_slides: int) -> None:
     """Raise if too few slides give crops."""
     slides = {e.slide for e in entries if len(e.xy)}
     if len(slides) < max(least_slides, 1):
@@ -187,19 +214,19 @@ def check_enough(entries: Sequence[Entry], least_slides: int) -> None:
         raise ValueError(msg)
 
 
-def in_reading_order(entry: Entry, size_px: int) -> None:
+def _in_reading_order(entry: Entry, size_px: int) -> None:
     """Put the centres of a picture that is read in blocks in the order in which their crops come from it."""
     if len(entry.xy) and entry.picture.in_blocks:
         order = reading_order(entry.picture.open(), entry.xy, mpp=entry.mpp, size_px=size_px)
         entry.xy = entry.xy[order]
 
 
-def manifest_of(sources: Sequence[Source], entries: Sequence[Entry], size_px: int) -> dict[str, Any]:
+def _manifest_of(sources: Sequence[Source], entries: Sequence[Entry], size_px: int) -> dict[str, Any]:
     """What the corpus is made of, in plain types."""
     images = [e.record(len(e.xy)) for e in entries]
     organ = {e.slide: e.picture.organ for e in entries}
     origin = {e.slide: e.source.name for e in entries}
-    by_source, by_slide = totals(images, "source"), totals(images, "slide")
+    by_source, by_slide = _totals(images, "source"), _totals(images, "slide")
     return {
         "size_px": size_px,
         "mpp": TARGET_MPP,
@@ -213,7 +240,7 @@ def manifest_of(sources: Sequence[Source], entries: Sequence[Entry], size_px: in
 COUNTS = ("n_nuclei", "n_window_outside", "n_without_centre", "n_crops")
 
 
-def totals(images: Sequence[Mapping[str, Any]], by: str) -> dict[str, dict[str, int]]:
+def _totals(images: Sequence[Mapping[str, Any]], by: str) -> dict[str, dict[str, int]]:
     """Counts of images, added up by source or slide, in the order in which those come."""
     out: dict[str, dict[str, int]] = {}
     for image in images:
@@ -224,7 +251,21 @@ def totals(images: Sequence[Mapping[str, Any]], by: str) -> dict[str, dict[str, 
 
 
 def cut(entries: Sequence[Entry], todo: NDArray[np.bool_], size_px: int) -> Iterator[tuple[NDArray[np.int64], Any]]:
-    """Crops of the rows that are missing, one image after the other: (positions, fields)."""
+    """Crops of the rows that are missing, one image after the other: (positions, fields).
+
+    Parameters
+    ----------
+    entries
+        Pictures with the centres that were drawn.
+    todo
+        Rows of the store that are missing, bool (n,).
+    size_px
+        Side of the crops.
+
+    Yields
+    ------
+    Positions in the store, int64 (b,), and their crops, uint8 (b, S, S, 3), under ``crops``.
+    """
     starts = np.cumsum([0, *(len(e.xy) for e in entries)])
     with progress(total=int(todo.sum()), desc="Cutting crops") as bar:
         for entry, start, stop in zip(entries, starts[:-1], starts[1:], strict=True):
@@ -237,7 +278,7 @@ def cut(entries: Sequence[Entry], todo: NDArray[np.bool_], size_px: int) -> Iter
                 bar.update(len(index))
 
 
-def check_sources(sources: Iterable[Source]) -> list[Source]:
+def _check_sources(sources: Iterable[Source]) -> list[Source]:
     """The sources as a list, if there are some and each has a name and a licence of its own."""
     found = list(sources)
     if not found:
@@ -309,19 +350,19 @@ def build_corpus(
             raise bad_value(name, must="be an int >= 1", got=value)
     path = Path(path)
     check_place(path)
-    known = check_sources(sources)
+    known = _check_sources(sources)
     with FileDigests(hidden(path, "sha256.jsonl")) as digests:
         entries = find(known, n=n, per_slide=per_slide, size_px=size_px, rng=rng, digests=digests)
-        check_enough(entries, least_slides)
+        _check_enough(entries, least_slides)
         for entry in entries:
-            in_reading_order(entry, size_px)
-        manifest = manifest_of(known, entries, size_px)
+            _in_reading_order(entry, size_px)
+        manifest = _manifest_of(known, entries, size_px)
         slides = {s["name"]: k for k, s in enumerate(manifest["slides"])}
         sizes = [len(e.xy) for e in entries]
         xy = np.concatenate([e.xy for e in entries])
         with writing(
             path,
-            id=corpus_id(manifest, xy),
+            id=_corpus_id(manifest, xy),
             n=len(xy),
             fields={"crops": Field(dtype="uint8", shape=(size_px, size_px, 3))},
             attrs={"schema": SCHEMA, "manifest": manifest},
@@ -333,18 +374,18 @@ def build_corpus(
         ) as shards:
             shards.take(cut(entries, shards.todo, size_px))
         digests.forget()
-    report(manifest)
+    _report(manifest)
     return manifest
 
 
-def corpus_id(manifest: Mapping[str, Any], xy: NDArray[np.float64]) -> str:
+def _corpus_id(manifest: Mapping[str, Any], xy: NDArray[np.float64]) -> str:
     """Fingerprint of what the corpus holds."""
     digest = hashlib.sha256(json.dumps(dict(manifest), sort_keys=True).encode())
     digest.update(np.ascontiguousarray(xy).tobytes())
     return digest.hexdigest()[:16]
 
 
-def report(manifest: Mapping[str, Any]) -> None:
+def _report(manifest: Mapping[str, Any]) -> None:
     """Say what was taken and what was not."""
     images = manifest["images"]
     logger.info(

@@ -42,6 +42,10 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     ----------
     path
         The file.
+
+    Returns
+    -------
+    Uint8 (h, w, 3).
     """
     try:
         with Pil.open(path) as image:
@@ -65,6 +69,10 @@ def label_centroids(labels: NDArray[Any]) -> NDArray[np.float64]:
     ----------
     labels
         Integers, 0 is background. With a single other value, its connected parts are the nuclei.
+
+    Returns
+    -------
+    Float64 (n, 2), in px.
     """
     ids, flat = np.unique(labels, return_inverse=True)
     flat = flat.reshape(labels.shape)
@@ -92,7 +100,23 @@ def _read_mask(path: Path) -> NDArray[Any]:
 def folder_look(
     path: Path, *, mask: Path | None, xy: NDArray[np.float64] | None, mpp: tuple[float, float]
 ) -> Callable[[], Looked]:
-    """How to find the nuclei of one image: in its mask, among given points, or by looking at its pixels."""
+    """How to find the nuclei of one image: in its mask, among given points, or by looking at its pixels.
+
+    Parameters
+    ----------
+    path
+        The image.
+    mask
+        Label image of the same size, or None.
+    xy
+        Centres (x, y) in px, (n, 2), or None.
+    mpp
+        um per px, (x, y).
+
+    Returns
+    -------
+    A function that looks when it is called, so that listing a folder reads no pixels.
+    """
 
     def look() -> Looked:
         if mask is None and xy is None:

@@ -78,7 +78,7 @@ class Corpus:
             yield np.asarray(self.crops[start : start + size])
 
 
-def check_memory(n: int, size_px: int, path: Path) -> None:
+def _check_memory(n: int, size_px: int, path: Path) -> None:
     """Raise if so many crops do not fit into the memory of this machine, where it can be known."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return
@@ -93,13 +93,33 @@ def check_memory(n: int, size_px: int, path: Path) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Raise if something other than a corpus lies where one is to be written."""
+    """Raise if something other than a corpus lies where one is to be written.
+
+    Parameters
+    ----------
+    path
+        Where; nothing needs to be there.
+
+    Raises
+    ------
+    ValueError
+        If something else is.
+    """
     if path.exists():
         open_group(path)
 
 
 def open_group(path: Path) -> Any:
     """The zarr group of a corpus.
+
+    Parameters
+    ----------
+    path
+        Folder of the corpus.
+
+    Returns
+    -------
+    The group, open for reading.
 
     Raises
     ------
@@ -120,7 +140,7 @@ def open_group(path: Path) -> Any:
     return group
 
 
-def shards_of(path: Path) -> Iterator[NDArray[np.uint8]]:
+def _shards_of(path: Path) -> Iterator[NDArray[np.uint8]]:
     """Crops of a store, shard by shard; each is checked against its digest.
 
     Raises
@@ -175,10 +195,10 @@ def open_corpus(path: str | os.PathLike[str]) -> Corpus:
         return _open_plain(path)
     group = open_group(path)
     n, size, *_ = group["crops"].shape
-    check_memory(n, size, path)
+    _check_memory(n, size, path)
     crops = np.empty((n, size, size, 3), dtype=np.uint8)
     at = 0
-    for part in shards_of(path):
+    for part in _shards_of(path):
         crops[at : at + len(part)] = part
         at += len(part)
     return Corpus(crops=crops, slide=np.asarray(group["slide"]), manifest=group.attrs["manifest"])
@@ -223,7 +243,7 @@ def export_corpus(path: str | os.PathLike[str], folder: str | os.PathLike[str], 
     if quality is None:
         out = np.lib.format.open_memmap(work / "crops.npy", mode="w+", dtype=np.uint8, shape=shape)
         at = 0
-        for part in shards_of(path):
+        for part in _shards_of(path):
             out[at : at + len(part)] = part
             at += len(part)
         out.flush()
@@ -245,7 +265,7 @@ def _write_jpeg(path: Path, work: Path, quality: int) -> None:
     """One file after the other, and where each ends."""
     ends, at = [], 0
     with (work / "crops.jpegs").open("wb") as out:
-        for part in shards_of(path):
+        for part in _shards_of(path):
             for crop in part:
                 buffer = io.BytesIO()
                 Pil.fromarray(crop).save(buffer, "jpeg", quality=quality, subsampling=0, optimize=True)
@@ -274,7 +294,7 @@ def _open_plain(folder: Path) -> Corpus:
             msg = f"'{folder / 'crops.npy'}' is missing or cut off ({error}). Copy or export it again."
             raise ValueError(msg) from error
     else:
-        check_memory(head["shape"][0], head["shape"][1], folder)
+        _check_memory(head["shape"][0], head["shape"][1], folder)
         crops = _unpacked(folder, head["shape"])
     return Corpus(crops=crops, slide=slide, manifest=head["manifest"])
 

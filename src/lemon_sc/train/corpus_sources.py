@@ -32,6 +32,15 @@ MASK_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 """Masks that are looked for, in this order."""
 MPP_TOLERANCE = 0.02
 """A pixel size that is given may differ from the file's by this."""
+XY = ["x", "y"]
+"""Columns of centres."""
+
+
+def _check_columns(table: pd.DataFrame, *columns: str, where: str) -> None:
+    """Raise if a column of a table is not there; `where` names the table."""
+    for column in columns:
+        if column not in table:
+            raise missing_key(column, where=where, have=table.columns)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -165,16 +174,14 @@ class FolderSource:
             table = self.centroids
         else:
             table = pd.read_csv(Path(self.centroids), dtype={"image": str})
-        for column in ("image", "x", "y"):
-            if column not in table:
-                raise missing_key(column, where=f"centroids of source {self.name!r}", have=table.columns)
+        _check_columns(table, "image", *XY, where=f"centroids of source {self.name!r}")
         names = table["image"].astype(str)
         unknown = sorted(set(names) - files.keys())
         if unknown:
             msg = f"Source {self.name!r}: the centroids name {len(unknown)} images that are not in the folder: "
             msg += f"{listing(unknown, most=3)}."
             raise ValueError(msg)
-        xy = table[["x", "y"]].to_numpy(dtype=np.float64)
+        xy = table[XY].to_numpy(dtype=np.float64)
         return {str(k): xy[at] for k, at in names.reset_index(drop=True).groupby(names.to_numpy()).indices.items()}
 
     def _mask(self, name: str) -> Path | None:
@@ -276,10 +283,8 @@ class SlideSource:
                 raise ValueError(msg)
             return xy
         table = pd.read_csv(Path(self.nuclei))
-        for column in ("x", "y"):
-            if column not in table:
-                raise missing_key(column, where=f"'{self.nuclei}'", have=table.columns)
-        return table[["x", "y"]].to_numpy(dtype=np.float64)
+        _check_columns(table, *XY, where=f"'{self.nuclei}'")
+        return table[XY].to_numpy(dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -75,6 +75,7 @@ class DINOv2(Method):
     layer_decay = 0.9
     patch_lr = 0.2
     frozen_epochs = 1
+    metric_names = ("global", "local", "ibot", "spread")
 
     def __init__(
         self,

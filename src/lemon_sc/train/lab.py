@@ -15,7 +15,17 @@ def _mix(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
 
 def rgb_to_lab(images: torch.Tensor) -> torch.Tensor:
-    """SRGB in [0, 1] to L in [0, 100], a and b, in CIE units (not those of 8-bit files)."""
+    """SRGB in [0, 1] to L in [0, 100], a and b, in CIE units (not those of 8-bit files).
+
+    Parameters
+    ----------
+    images
+        Float (n, 3, h, w).
+
+    Returns
+    -------
+    Float (n, 3, h, w).
+    """
     linear = torch.where(images > 0.04045, ((images.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, images / 12.92)
     to_xyz = torch.tensor(_XYZ, device=images.device, dtype=images.dtype)
     to_xyz = to_xyz / torch.tensor(_WHITE, device=images.device, dtype=images.dtype)[:, None]
@@ -25,7 +35,17 @@ def rgb_to_lab(images: torch.Tensor) -> torch.Tensor:
 
 
 def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
-    """The way back, colours that sRGB cannot show clipped to [0, 1]."""
+    """The way back, colours that sRGB cannot show clipped to [0, 1].
+
+    Parameters
+    ----------
+    lab
+        Float (n, 3, h, w), CIE units.
+
+    Returns
+    -------
+    Float (n, 3, h, w), sRGB in [0, 1].
+    """
     y = (lab[:, 0] + 16) / 116
     x, z = lab[:, 1] / 500 + y, y - lab[:, 2] / 200
     root = torch.stack([x, y, z], dim=1)

@@ -129,6 +129,10 @@ def koleo(z: torch.Tensor) -> torch.Tensor:
     ----------
     z
         Embeddings (n, D), n of 2 or more, of any length.
+
+    Returns
+    -------
+    Scalar.
     """
     with torch.autocast(z.device.type, enabled=False):
         unit = F.normalize(z.float(), dim=1)
@@ -149,6 +153,10 @@ def kde(z: torch.Tensor, *, concentration: float = 5.0) -> torch.Tensor:
         Embeddings (n, D), n of 2 or more, of any length.
     concentration
         kappa.
+
+    Returns
+    -------
+    Scalar.
     """
     with torch.autocast(z.device.type, enabled=False):
         unit = F.normalize(z.float(), dim=1)

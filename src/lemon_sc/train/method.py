@@ -34,6 +34,8 @@ class Method(nn.Module, ABC):
     """Factor of the learning rate of the patch embedding."""
     frozen_epochs = 0
     """Epochs before the last layer of a head learns."""
+    metric_names: tuple[str, ...] = ()
+    """Metrics of every step, beside the loss; ``rank`` and ``cosine`` come now and then."""
 
     @abstractmethod
     def forward(
@@ -71,8 +73,7 @@ class Method(nn.Module, ABC):
         if not 0 <= momentum <= 1:
             raise bad_value("momentum", must="be from 0 to 1", got=momentum)
         for student, teacher in self._student_and_teacher():
-            for theta, xi in zip(student.parameters(), teacher.parameters(), strict=True):
-                xi.lerp_(theta, 1 - momentum)
+            torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for an optimiser of all that learns: frozen parameters and the teacher are in none.
@@ -136,7 +137,22 @@ def width(encoder: nn.Module) -> int:
 
 
 def check_views(views: Sequence[torch.Tensor], n: int, *, what: str) -> None:
-    """Raise unless there are `n` views of the same two or more nuclei."""
+    """Raise unless there are `n` views of the same two or more nuclei.
+
+    Parameters
+    ----------
+    views
+        What a method was given.
+    n
+        How many it needs.
+    what
+        The same in words, for the message.
+
+    Raises
+    ------
+    ValueError
+        Another number of views, or views that do not fit together.
+    """
     shapes = [tuple(v.shape) for v in views]
     if len(views) != n or len({s[:1] for s in shapes}) != 1 or any(len(s) != 4 for s in shapes) or shapes[0][0] < 2:
         raise bad_value("views", must=f"be {what}, each (n, 3, height, width) with the same n >= 2", got=shapes)

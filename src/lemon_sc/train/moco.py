@@ -91,6 +91,8 @@ class MoCoV3(Method):
         An encoder whose width is unknown, which has a classifier, or no patch projection to freeze.
     """
 
+    metric_names = ("accuracy", "momentum")
+
     def __init__(
         self,
         encoder: nn.Module,

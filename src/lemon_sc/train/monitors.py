@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from lemon_sc.train.distributed import gather_rows
+
 MOST_ROWS = 1024
 """Rows that are looked at: the rank of more costs time in every step that is monitored and says little else."""
 
@@ -50,6 +52,16 @@ def mean_cosine(z: torch.Tensor) -> torch.Tensor:
 
 
 def collapse_metrics(z: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Both measures, of the first 1024 rows."""
-    rows = z.detach()[:MOST_ROWS].float()
+    """Both measures, of the first 1024 rows.
+
+    Parameters
+    ----------
+    z
+        Embeddings, (n, D).
+
+    Returns
+    -------
+    ``rank`` and ``cosine``, scalars.
+    """
+    rows = gather_rows(z.detach().float())[:MOST_ROWS]
     return {"rank": rankme(rows), "cosine": mean_cosine(rows)}

@@ -147,6 +147,16 @@ class Sampler:
             "step": self.step,
         }
 
+    def state_at(self, step: int) -> dict[str, Any]:
+        """The state after a number of steps of a run, whatever was handed out ahead of them.
+
+        Parameters
+        ----------
+        step
+            Steps since the beginning.
+        """
+        return self.state_dict() | {"epoch": step // len(self), "step": step % len(self)}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was taken. Rank and number of ranks may differ.
 

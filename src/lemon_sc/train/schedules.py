@@ -103,12 +103,28 @@ def warmup_cosine(step: int, *, steps: int, warmup: int, peak: float, end: float
 
 
 def linear_lr(base: float, batch_size: int) -> float:
-    """Learning rate of MoCo v3: `base` per 256 images; `batch_size` counts those of all processes together."""
+    """Learning rate of MoCo v3, in proportion to the batch.
+
+    Parameters
+    ----------
+    base
+        Learning rate at 256 images.
+    batch_size
+        Images per step of all processes together.
+    """
     return base * batch_size / 256
 
 
 def sqrt_lr(base: float, batch_size: int) -> float:
-    """Learning rate of DINOv2: `base` at 1024 images, with the root of the batch size of all processes together."""
+    """Learning rate of DINOv2, in proportion to the root of the batch.
+
+    Parameters
+    ----------
+    base
+        Learning rate at 1024 images.
+    batch_size
+        Images per step of all processes together.
+    """
     return base * math.sqrt(batch_size / 1024)
 
 

@@ -61,7 +61,17 @@ def lab_statistics(crops: torch.Tensor, *, size_px: int = 40) -> torch.Tensor:
 
 
 def channel_statistics(images: torch.Tensor) -> torch.Tensor:
-    """Mean of the three channels of every image (n, 3, h, w), then their standard deviation: (n, 6)."""
+    """Mean of the three channels of every image (n, 3, h, w), then their standard deviation: (n, 6).
+
+    Parameters
+    ----------
+    images
+        Float (n, 3, h, w).
+
+    Returns
+    -------
+    Float (n, 6).
+    """
     std, mean = torch.std_mean(images, dim=(2, 3), correction=0)
     return torch.cat([mean, std], dim=1)
 

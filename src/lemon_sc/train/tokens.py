@@ -14,7 +14,18 @@ PARTS = ("patch_embed", "cls_token", "pos_embed", "blocks", "norm")
 
 
 def check_vit(encoder: nn.Module) -> None:
-    """Raise unless the encoder is a ViT of timm with a class token, no registers and no classifier."""
+    """Raise unless the encoder is a ViT of timm with a class token, no registers and no classifier.
+
+    Parameters
+    ----------
+    encoder
+        Any module.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
     complete = all(getattr(encoder, name, None) is not None for name in PARTS)
     bare = isinstance(getattr(encoder, "head", None), nn.Identity)
     if not complete or not bare or getattr(encoder, "num_prefix_tokens", 0) != 1:

@@ -259,7 +259,29 @@ def _check(crops: torch.Tensor, recipe: Augmentation) -> int:
     """Margin of the frame in the crops."""
     if crops.dtype != torch.uint8 or crops.ndim != 4 or crops.shape[3] != 3 or crops.shape[1] != crops.shape[2]:
         raise bad_value("crops", must="be uint8 (n, S, S, 3), RGB", got=f"{crops.dtype} {tuple(crops.shape)}")
-    side, frame = crops.shape[1], recipe.frame_px
+    return check_side(crops.shape[1], recipe)
+
+
+def check_side(side: int, recipe: Augmentation) -> int:
+    """Raise unless views can be taken from crops of this size.
+
+    Parameters
+    ----------
+    side
+        Side of the crops, px.
+    recipe
+        What may happen to them.
+
+    Returns
+    -------
+    Margin of the recipe's frame in the crops, px.
+
+    Raises
+    ------
+    ValueError
+        They are too small.
+    """
+    frame = recipe.frame_px
     if side < frame or (side - frame) % 2:
         must = f"have a side of {frame} px, or more by an even number, around the frame"
         raise bad_value("crops", must=must, got=side, fix="Cut them anew, or change the recipe's `frame_px`.")

@@ -1,0 +1,218 @@
+"""What encoders know of nuclei: linear probes on every labelled set of the data folder that nothing was trained on.
+
+    LEMON_SC_DATA=... python benchmarks/encoders.py [--weights PATH ...] [--groups slide] [--tasks amibr ...]
+
+Frozen embeddings of crops of 40 px at 0.25 um/px, standardised in the training folds; multinomial logistic regression
+(C = 1, lbfgs); 5 folds stratified by class, seed 0; mean (sd) over the folds, of the scores of `lm.metrics`. With
+`--groups slide` no slide is on both sides (5 folds of whole slides, as even in their classes as can be), which is what
+a new slide will see, and scores lower.
+
+    amibr        normal or atypical mitosis, AMi-Br, slides held out from the corpus (`corpus.held_out`)
+    amibr_all    the same, all slides; an encoder that was trained on the corpus has seen half of them, without labels
+    atnorm       the same, TCGA (AtNorM-Br); it names no slides, so there is no `--groups slide` of it
+    brecahad     tumour, other, apoptosis, mitosis: the two cases held out from the corpus
+    nucls        NuCLS super-classes tumor_any, sTIL, nonTIL_stromal; groups are its 15 tiles
+    consep       CoNSeP types: inflammatory, epithelial, spindle, miscellaneous; groups are its 27 images
+
+At most `--most` nuclei of a task are taken, drawn with seed 0. Nuclei whose crop is not wholly inside their image are
+left out. AUC is one against the rest, mean over classes; AUPR too, but for the mitoses, where it is that of `normal`,
+as in the published tables. Encoders: measurements (`morphometry`), an untrained ViT-S/8, 64 principal components of the
+pixels (at 0.5 um/px, of the training folds), histograms of the three colours (16 bins each), and each of `--weights`:
+an exported encoder, LEMON's checkpoint, or the folder of a run.
+
+Results go to benchmarks/results/encoders.csv, a row per task, kind of folds, encoder and score; rows that are not
+computed anew stay.
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from corpus import crops_of, home, table_of
+from sklearn.model_selection import StratifiedGroupKFold
+
+import lemon_sc as lm
+from lemon_sc.analysis.logistic import logistic_probe
+from lemon_sc.analysis.splits import Folds, stratified
+from lemon_sc.metrics.classification import METRICS
+from lemon_sc.models.lemon import MEAN, STD
+
+RESULTS = Path(__file__).parent / "results" / "encoders.csv"
+N_FOLDS, N_PCS, N_BINS = 5, 64, 16
+SHOWN = ("balanced_accuracy", "auc", "aupr", "f1_macro")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Labelled nuclei: a set, which of its rows, and the class whose precision-recall curve is scored."""
+
+    of: str
+    where: str | None = None
+    pos_label: str | None = None
+    has_slides: bool = True
+
+
+TASKS = {
+    "amibr": Task(of="amibr", where="set == 'AMi-Br' and held_out", pos_label="normal"),
+    "amibr_all": Task(of="amibr", where="set == 'AMi-Br'", pos_label="normal"),
+    "atnorm": Task(of="amibr", where="set == 'AtNorM-Br'", pos_label="normal", has_slides=False),
+    "brecahad": Task(of="brecahad", where="held_out"),
+    "nucls": Task(of="nucls_sample", where="type != 'other_nucleus'"),
+    "consep": Task(of="consep"),
+}
+
+
+def grouped(labels, groups):
+    """Folds of whole groups, as even in their classes as can be: five, or as many as there are groups."""
+    n_folds = min(N_FOLDS, len(np.unique(groups)))
+    codes = np.empty(len(labels), dtype=np.intp)
+    split = StratifiedGroupKFold(n_folds, shuffle=True, random_state=0).split(labels, labels, groups)
+    for f, (_, test) in enumerate(split):
+        codes[test] = f
+    return Folds(kind="groups", codes=codes, names=tuple(f"fold_{f}" for f in range(n_folds)))
+
+
+def load(folder, task, most):
+    """Crops uint8 (n, 40, 40, 3), their rows, and how many there are before any draw."""
+    table = table_of(folder, task.of)
+    if task.where is not None:
+        table = table.query(task.where)
+    drawn = table.sample(min(most, len(table)), random_state=0).sort_index()
+    crops, rows = crops_of(folder, task.of, drawn, size_px=40)
+    return crops, rows, len(table)
+
+
+def pixels(crops):
+    """Colours of 2 x 2 px, (n, 1200)."""
+    n, side = len(crops), crops.shape[1] // 2
+    return crops.reshape(n, side, 2, side, 2, 3).mean(axis=(2, 4), dtype=np.float32).reshape(n, -1)
+
+
+def histograms(crops):
+    """Share of the px in each bin of each colour, (n, 48)."""
+    bins = crops.astype(np.int64) * N_BINS // 256 + np.arange(3) * N_BINS
+    flat = bins.reshape(len(crops), -1) + np.arange(len(crops))[:, None] * 3 * N_BINS
+    counts = np.bincount(flat.ravel(), minlength=len(crops) * 3 * N_BINS).reshape(len(crops), -1)
+    return (counts / crops[0, ..., 0].size).astype(np.float32)
+
+
+def embedder(model, device):
+    """From crops to the embedding of a model."""
+    return lambda crops: lm.models.encode(crops, model, device=device)
+
+
+def untrained():
+    """A ViT-S/8 with its initial weights."""
+    card = lm.models.ModelCard(name="random_vit_s8", dim=384, mean=MEAN, std=STD, num_heads=12)
+    return lm.models.as_encoder(lm.models.vit_s8_40(), card)
+
+
+def read(path):
+    """An encoder from a weight file, or from the folder or checkpoint of a run."""
+    path = Path(path)
+    if not path.is_dir() and path.suffix != ".pt":
+        return lm.models.load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        name = path.resolve().name if path.is_dir() else path.resolve().parent.name
+        file = Path(folder) / f"{name}.safetensors"
+        lm.train.export(path, file)
+        return lm.models.load(file)
+
+
+def encoders(weights, device):
+    """Name, function from crops to features, and principal components that the probe takes of them."""
+    found = {
+        "histogram": (histograms, None),
+        "pixel_pca": (pixels, N_PCS),
+        "random_vit_s8": (embedder(untrained(), device), None),
+        "morphometry": (embedder("morphometry", device), None),
+    }
+    for path in weights:
+        encoder = read(path)
+        name = encoder.card.name
+        found[name if name not in found else str(path)] = (embedder(encoder, device), None)
+    return found
+
+
+def probe(features, labels, folds, *, n_pcs, pos_label):
+    """Scores (F, M) in the folds, in the order of `METRICS`."""
+    rng = np.random.default_rng(0)
+    return logistic_probe(features, labels, folds, rng=rng, n_null=0, n_pcs=n_pcs, pos_label=pos_label).metrics
+
+
+def score(task_name, crops, rows, found, *, by_slide):
+    """Rows of the results of one task."""
+    task, labels = TASKS[task_name], rows["type"].to_numpy(str)
+    folds = grouped(labels, rows["slide"]) if by_slide else stratified(labels, rng=np.random.default_rng(0))
+    for name, (function, n_pcs) in found.items():
+        start = time.perf_counter()
+        features = function(crops)
+        scores = probe(features, labels, folds, n_pcs=n_pcs, pos_label=task.pos_label)
+        for m, metric in enumerate(METRICS):
+            yield {
+                "task": task_name,
+                "folds": "slide" if by_slide else "stratified",
+                "encoder": name,
+                "dim": n_pcs or features.shape[1],
+                "n": len(labels),
+                "n_classes": len(set(labels)),
+                "n_slides": rows["slide"].nunique() if task.has_slides else 0,
+                "pos_label": task.pos_label or "macro",
+                "metric": metric,
+                "mean": scores[:, m].mean(),
+                "sd": scores[:, m].std(ddof=1),
+            }
+        print(f"  {name:<24}{time.perf_counter() - start:>7.1f} s", flush=True)
+
+
+def show(results):
+    """Print mean (sd), one block per task."""
+    for (task, n, classes), part in results.groupby(["task", "n", "n_classes"], sort=False):
+        pos = part["pos_label"].iloc[0]
+        print(f"\n{task}: {n} nuclei, {classes} classes, folds {part['folds'].iloc[0]}, AUPR {pos}")
+        print(f"{'':<24}{'dim':>6}" + "".join(f"{metric:>19}" for metric in SHOWN))
+        for name, own in part.groupby("encoder", sort=False):
+            at = own.set_index("metric")
+            texts = "".join(f"{at['mean'][m]:>12.3f} ({at['sd'][m]:.3f})" for m in SHOWN)
+            print(f"{name:<24}{own['dim'].iloc[0]:>6}{texts}")
+
+
+def merged(old, new):
+    """All results, the new ones in place of old ones of the same task, folds, encoder and score."""
+    return pd.concat([old, new], ignore_index=True).drop_duplicates(
+        ["task", "folds", "encoder", "metric"], keep="last", ignore_index=True
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", nargs="*", default=[], metavar="PATH", help="encoders to compare with the others")
+    parser.add_argument("--groups", choices=["none", "slide"], default="none", help="what is never on both sides")
+    parser.add_argument("--tasks", nargs="*", choices=[*TASKS], default=[*TASKS])
+    parser.add_argument("--most", type=int, default=5000, help="nuclei of a task")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    folder, by_slide = home(), args.groups == "slide"
+    found, rows = encoders(args.weights, args.device), []
+    for name in args.tasks:
+        if by_slide and not TASKS[name].has_slides:
+            print(f"{name}: left out, its slides are not known")
+            continue
+        crops, table, n_all = load(folder, TASKS[name], args.most)
+        print(f"{name}: {len(crops)} of {n_all} nuclei ({table['type'].value_counts().to_dict()})", flush=True)
+        rows += score(name, crops, table, found, by_slide=by_slide)
+    results = pd.DataFrame(rows)
+    show(results)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    if args.out.is_file():
+        results = merged(pd.read_csv(args.out), results)
+    results.to_csv(args.out, index=False, float_format="%.4f")
+
+
+if __name__ == "__main__":
+    main()

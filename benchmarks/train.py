@@ -1,0 +1,178 @@
+"""A training step against what the device multiplies, with the data path on and off, and what the paper's run would take.
+
+    python benchmarks/train.py [--recipe lemon] [--batch 64] [--steps 4] [--repeat 3] [--device cpu] [--json FILE]
+
+Compared in the same run, in turns; the best of `--repeat` turns of `--steps` steps counts for each:
+
+(a) steps on views that are there already: forward, backward, optimiser, teacher;
+(b) the same, and the views made on the device from crops that are there already;
+(c) the whole loop: threads read scattered crops of a memory-mapped corpus ahead of the step and draw what happens to
+    them; they are sent to the device, augmented there, and the step is made;
+(d) those threads alone, without a step;
+(e) on the CPU, (a) with timm's attention in the place of ours.
+
+The loader is no limit where (d) is several times (c), and where (c) is nearly (b). Utilisation is the rate of the
+matrix products and convolutions of a step, counted, over the best rate at which torch multiplies large matrices in the
+same precision. The last table is arithmetic: crops of the paper's run over the rate of (c), on this machine, and were
+it to grow with the number of devices, which DistributedDataParallel does not quite reach.
+"""
+
+import argparse
+import copy
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.layers.attention import Attention
+
+from lemon_sc.train.attention import ShortAttention
+from lemon_sc.train.build import augmentations
+from lemon_sc.train.corpus_reader import Corpus
+from lemon_sc.train.loader import batches
+from lemon_sc.train.loop import make_step
+from lemon_sc.train.recipes import RECIPES, lemon
+from lemon_sc.train.state import begin
+from lemon_sc.train.utilisation import flops_per_crop, peak_flops
+
+CROPS = 200_000
+
+
+def mapped_corpus(folder, n):
+    """Noise, which costs as much as nuclei, on disk: read as a corpus of plain pixels is."""
+    path = Path(folder) / "crops.npy"
+    crops = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, 60, 60, 3))
+    block = np.random.default_rng(0).integers(0, 256, (4096, 60, 60, 3), dtype=np.uint8)
+    for start in range(0, n, len(block)):
+        crops[start : start + len(block)] = block[: n - start]
+    crops.flush()
+    slide = np.zeros(n, dtype=np.int32)
+    return Corpus(crops=np.load(path, mmap_mode="r"), slide=slide, manifest={"slides": [{"name": "noise"}]})
+
+
+def with_timms_attention(method):
+    """A copy of a method in which the blocks attend as timm's do."""
+    twin = copy.deepcopy(method)
+    for block in twin.modules():
+        ours = getattr(block, "attn", None)
+        if isinstance(ours, ShortAttention):
+            theirs = Attention(ours.qkv.in_features, num_heads=ours.heads, qkv_bias=True)
+            theirs.qkv, theirs.proj = ours.qkv, ours.proj
+            block.attn = theirs
+    return twin
+
+
+class Bench:
+    """A run that is never finished, and ways to make some steps of it."""
+
+    def __init__(self, recipe, device, corpus):
+        self.recipe, self.device, self.corpus = recipe, torch.device(device), corpus
+        self.augmentations = augmentations(recipe, corpus)
+        self.state = begin(recipe, corpus, self.device)
+        self.method = self.state.method.train()
+        self.batch = next(self.stream())
+        self.there = self.batch.crops.to(self.device)
+        self.views = self.batch.views(self.augmentations, self.device)
+
+    def stream(self):
+        steps = range(self.recipe.steps)
+        return batches(self.corpus, self.state.sampler, self.augmentations, steps=steps, device=self.device)
+
+    def step(self, views, network=None):
+        make_step(self.state, network or self.method, views, folder=Path())
+
+    def alone(self, steps):
+        for _ in range(steps):
+            self.step(self.views)
+
+    def augmented(self, steps):
+        for _ in range(steps):
+            self.step(type(self.batch)(step=0, crops=self.there, draws=self.batch.draws).views(
+                self.augmentations, self.device))  # fmt: skip
+
+    def whole(self, steps):
+        stream = self.stream()
+        for _ in range(steps):
+            self.step(next(stream).views(self.augmentations, self.device))
+        stream.close()
+
+    def loader(self, steps):
+        stream = self.stream()
+        for _ in range(steps):
+            next(stream)
+        stream.close()
+
+    def timm(self, steps):
+        twin = with_timms_attention(self.method)
+        for _ in range(steps):
+            twin(self.views, self.state.progress)[0].backward()
+            twin.zero_grad(set_to_none=True)
+
+
+def seconds(function, device, steps):
+    """Seconds of a call, once the device has nothing left to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function(steps)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(recipe, device, *, steps, repeat):
+    """Crops per second of each way, and the peak."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(recipe, device, mapped_corpus(folder, max(CROPS, recipe.batch)))
+        ways = {"(a) step alone": bench.alone, "(b) and views": bench.augmented, "(c) whole loop": bench.whole,
+                "(d) loader alone": bench.loader}  # fmt: skip
+        if bench.device.type == "cpu":
+            ways["(e) (a) with timm's attention"] = bench.timm
+        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        flops = flops_per_crop(bench.method, bench.augmentations, device=bench.device)
+        bench.whole(1)
+        best, peak = dict.fromkeys(ways, np.inf), 0.0
+        for _ in range(repeat):
+            for name, way in ways.items():
+                best[name] = min(best[name], seconds(way, bench.device, steps))
+            peak = max(peak, peak_flops(bench.device, dtype=dtype))
+    rates = {name: steps * recipe.batch / s for name, s in best.items()}
+    return {"rates": rates, "peak": peak, "flops_per_crop": flops}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="lemon")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    recipe = RECIPES[args.recipe]()
+    batch = args.batch or (recipe.batch if args.device == "cuda" else min(recipe.batch, 64))
+    recipe = RECIPES[args.recipe](batch=batch)
+    found = measure(recipe, args.device, steps=args.steps, repeat=args.repeat)
+    where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{args.recipe}, batch {batch}, {recipe.precision}, {where}; {found['flops_per_crop'] / 1e9:.2f} GFLOP per crop, "
+          f"peak {found['peak'] / 1e12:.2f} TFLOP/s")  # fmt: skip
+    first = found["rates"]["(a) step alone"]
+    print(f"{'':<32}{'crops/s':>12}{'to (a)':>9}{'of peak':>9}")
+    for name, rate in found["rates"].items():
+        share = "" if "loader" in name else f"{rate * found['flops_per_crop'] / found['peak']:.1%}"
+        print(f"{name:<32}{rate:>12,.0f}{rate / first:>8.2f}x{share:>9}")
+    if args.recipe == "lemon":
+        paper = lemon()
+        crops = paper.steps * paper.batch
+        print(f"\nThe paper's run, {crops / 1e6:.0f} million crops, at the rate of (c):")
+        for n in (1, 2, 4, 8):
+            hours = crops / found["rates"]["(c) whole loop"] / n / 3600
+            print(f"  {n} x {where}: {f'{hours:,.1f} hours' if hours < 72 else f'{hours / 24:,.0f} days'}")
+    if args.json:
+        args.json.write_text(json.dumps({"recipe": recipe.to_dict(), "device": where, **found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""From a recipe to what it names: encoder, method, optimiser, augmentations."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lemon_sc.models.vit import cell_vit
+from lemon_sc.train.dino import N_GLOBAL, DINOv2
+from lemon_sc.train.moco import MoCoV3
+from lemon_sc.train.recipes import ENCODERS
+from lemon_sc.train.stain import StainMixture, lab_statistics
+from lemon_sc.train.views import a0, a1
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+    from lemon_sc.train.corpus_reader import Corpus
+    from lemon_sc.train.method import Method
+    from lemon_sc.train.recipes import Recipe
+    from lemon_sc.train.views import Augmentation
+
+METHODS: dict[str, type[Method]] = {"moco_v3": MoCoV3, "dinov2": DINOv2}
+STAIN_CROPS = 50_000
+"""Crops that a mixture of stains is fitted to."""
+STAIN_BATCH = 4096
+LOCAL_SCALE = (0.05, 0.32)
+"""Range of the area of a local view over that of the frame."""
+
+
+def build_encoder(recipe: Recipe) -> VisionTransformer:
+    """The encoder of a recipe with its initial weights, on the CPU.
+
+    Parameters
+    ----------
+    recipe
+        The recipe.
+
+    Returns
+    -------
+    The network; ``encoder_state_dict()`` of a method that was built for this recipe loads into it.
+    """
+    return cell_vit(
+        **ENCODERS[recipe.encoder],
+        image_px=recipe.image_px,
+        drop_path=recipe.drop_path,
+        layer_scale=recipe.layer_scale,
+        generator=torch.Generator().manual_seed(recipe.seed),
+    )
+
+
+def build_method(recipe: Recipe) -> Method:
+    """The method of a recipe with its initial weights, on the CPU.
+
+    Parameters
+    ----------
+    recipe
+        The recipe.
+    """
+    generator = torch.Generator().manual_seed(recipe.seed + 1)
+    return METHODS[recipe.method](build_encoder(recipe), generator=generator, **recipe.options)
+
+
+def build_optimizer(recipe: Recipe, method: Method) -> torch.optim.AdamW:
+    """AdamW on the parameters of a method that learn, where they lie.
+
+    Parameters
+    ----------
+    recipe, method
+        The recipe, and the method that was built for it.
+    """
+    groups = method.parameter_groups(recipe.weight_decay)
+    return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=recipe.betas, fused=True)
+
+
+def augmentations(recipe: Recipe, corpus: Corpus) -> list[Augmentation]:
+    """What may happen to each view of a crop, one entry per view.
+
+    Parameters
+    ----------
+    recipe
+        The recipe.
+    corpus
+        What mixtures of stains are fitted to: 50,000 of its crops, drawn with the recipe's seed.
+    """
+    policy, _, extra = recipe.augmentation.partition("+")
+    if policy == "a0":
+        made = a0()
+    else:
+        n_components = int(extra.removeprefix("gmm")) if extra.startswith("gmm") else 0
+        stain = _stain_mixture(corpus, n_components, recipe) if n_components else None
+        made = a1(gray_p=0.2 if extra == "gray" else 0.0, stain=stain)
+    side = recipe.image_px
+    made = dataclasses.replace(made, frame_px=side, out_px=side, mean=recipe.mean, std=recipe.std)
+    if recipe.method == "moco_v3":
+        return [made, made]
+    local = dataclasses.replace(made, out_px=recipe.local_px, crop_scale=LOCAL_SCALE)
+    return [made] * N_GLOBAL + [local] * int(recipe.options.get("n_local", 8))
+
+
+def _stain_mixture(corpus: Corpus, n_components: int, recipe: Recipe) -> StainMixture:
+    """Mixture of the colour statistics of a corpus; the recipe's seed decides which crops are looked at."""
+    n = min(len(corpus), STAIN_CROPS)
+    rows = np.sort(np.random.default_rng([recipe.seed, 1]).choice(len(corpus), n, replace=False))
+    parts = [
+        lab_statistics(torch.from_numpy(corpus.read(part)), size_px=recipe.image_px)
+        for part in np.array_split(rows, -(-n // STAIN_BATCH))
+    ]
+    return StainMixture.fit(torch.cat(parts), n_components=n_components, rng=recipe.seed)
