@@ -86,7 +86,7 @@ class Border:
         try:
             from lemon_sc.crops.kernel import paste
         except ImportError:  # a node without numba, where a GPU cuts the crops
-            paste = paste_plainly
+            paste = paste_plainly  # type: ignore[assignment]
         paste(lines, top, left, self.plan.start[index], self.slot[at], self.shape, self.patches)
         self.waiting[at] -= 1
         done = at[self.waiting[at] == 0]
