@@ -15,6 +15,9 @@ The loader is no limit where (d) is several times (c), and where (c) is nearly (
 matrix products and convolutions of a step, counted, over the best rate at which torch multiplies large matrices in the
 same precision. The last table is arithmetic: crops of the paper's run over the rate of (c), on this machine, and were
 it to grow with the number of devices, which DistributedDataParallel does not quite reach.
+
+With one thread (OMP_NUM_THREADS=1), time is that of the processor, so that other processes on the machine count less;
+else it is that of the clock on the wall.
 """
 
 import argparse
@@ -114,15 +117,18 @@ class Bench:
             twin.zero_grad(set_to_none=True)
 
 
+def clock(device):
+    """Seconds, once the device has nothing left to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def seconds(function, device, steps):
-    """Seconds of a call, once the device has nothing left to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+    """Seconds of a call."""
+    start = clock(device)
     function(steps)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock(device) - start
 
 
 def measure(recipe, device, *, steps, repeat):
