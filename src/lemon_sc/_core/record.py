@@ -75,7 +75,21 @@ def write_record(
 
 
 def read_record(adata: AnnData, verb: str, *, key: str | None = None, fix: str) -> dict[str, Any]:
-    """The record that `write_record` stored, with a warning if it is out of date; an error with `fix` without one."""
+    """The record that `write_record` stored, with a warning if it is out of date; an error with `fix` without one.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    verb, key
+        Place of the record.
+    fix
+        What to do where there is none.
+
+    Returns
+    -------
+    The record.
+    """
     home = adata.uns.get(keys.UNS, {})
     if verb not in home:
         raise missing_key(verb, where=f'adata.uns["{keys.UNS}"]', have=home, fix=fix)
@@ -87,13 +101,33 @@ def read_record(adata: AnnData, verb: str, *, key: str | None = None, fix: str) 
 
 
 def record_id(adata: AnnData, verb: str, key: str | None = None) -> str:
-    """``id`` of a record, empty where there is none."""
+    """``id`` of a record, empty where there is none.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    verb, key
+        Place of the record.
+
+    Returns
+    -------
+    12 hexadecimal digits, or nothing.
+    """
     home = adata.uns.get(keys.UNS, {}).get(verb, {})
     return str((home if key is None else home.get(key, {})).get(ID, ""))
 
 
 def warn_if_stale(adata: AnnData, verb: str, key: str | None) -> None:
-    """Log a warning if a record is marked as out of date."""
+    """Log a warning if a record is marked as out of date.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    verb, key
+        Place of the record.
+    """
     home = adata.uns.get(keys.UNS, {}).get(verb, {})
     record = home if key is None else home.get(key, {})
     if STALE in record:
@@ -157,7 +191,17 @@ def as_json(value: Any) -> Any:
 
 
 def digest(*parts: Any) -> str:
-    """Digest of nested settings, 12 hexadecimal digits; equal for equal values, whatever file they went through."""
+    """Digest of nested settings, 12 hexadecimal digits; equal for equal values, whatever file they went through.
+
+    Parameters
+    ----------
+    *parts
+        Numbers, texts, arrays, and dicts and lists of them.
+
+    Returns
+    -------
+    12 hexadecimal digits.
+    """
     return hashlib.sha256(_canonical(parts).encode()).hexdigest()[:12]
 
 

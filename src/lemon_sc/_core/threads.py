@@ -25,6 +25,10 @@ def in_order(function: Callable[[Item], Made], items: Iterable[Item], *, workers
         Taken as they are needed: as many results are held as there are threads, whatever the number of items.
     workers
         How many threads.
+
+    Returns
+    -------
+    What the function made, one after the other.
     """
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="lemon_sc") as pool:
         yield from in_order_on(pool, function, items, ahead=workers)
@@ -33,7 +37,23 @@ def in_order(function: Callable[[Item], Made], items: Iterable[Item], *, workers
 def in_order_on(
     pool: ThreadPoolExecutor, function: Callable[[Item], Made], items: Iterable[Item], *, ahead: int
 ) -> Iterator[Made]:
-    """`in_order` on threads that do other work, too; `ahead` items are begun beyond the one that is given."""
+    """`in_order` on threads that do other work, too; `ahead` items are begun beyond the one that is given.
+
+    Parameters
+    ----------
+    pool
+        Threads.
+    function
+        What to do with an item.
+    items
+        Any number of them; they are taken as they are needed.
+    ahead
+        How many are begun beyond the one that is given.
+
+    Returns
+    -------
+    What the function made, one after the other.
+    """
     begun: deque[Future[Made]] = deque()
     try:
         for item in items:

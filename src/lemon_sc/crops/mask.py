@@ -56,6 +56,10 @@ def outline_masks(
         Image px per crop px, (x, y).
     size_px
         Side of the crops.
+
+    Returns
+    -------
+    bool (n, S, S), True inside.
     """
     parts, part_of = shapely.get_parts(outlines, return_index=True)
     rings, ring_part = shapely.get_rings(parts, return_index=True)
@@ -69,6 +73,20 @@ def outline_masks(
 
 
 def apply_mask(crops: NDArray[np.uint8], masks: NDArray[np.bool_], mask: Mask) -> NDArray[np.uint8]:
-    """White out what is not the nucleus (``"nucleus"``), or the nucleus itself (``"ring"``); returns a copy."""
+    """White out what is not the nucleus (``"nucleus"``), or the nucleus itself (``"ring"``); returns a copy.
+
+    Parameters
+    ----------
+    crops
+        uint8 (n, S, S, 3).
+    masks
+        bool (n, S, S), True inside the nucleus.
+    mask
+        ``"nucleus"`` or ``"ring"``.
+
+    Returns
+    -------
+    uint8 (n, S, S, 3).
+    """
     keep = masks if mask == "nucleus" else ~masks
     return np.where(keep[..., None], crops, np.uint8(WHITE))

@@ -161,7 +161,17 @@ def _focus(grey, out):  # noqa: ANN001, ANN202
 
 
 def measure(crops: NDArray[np.uint8]) -> Quality:
-    """Measure crops, uint8 (n, S, S, 3) at 0.25 um per px, S even and at least 40, by their central 40 px."""
+    """Measure crops, uint8 (n, S, S, 3) at 0.25 um per px, S even and at least 40, by their central 40 px.
+
+    Parameters
+    ----------
+    crops
+        As said; others are an error.
+
+    Returns
+    -------
+    Measures of each crop.
+    """
     n, size = crops.shape[:2]
     if size < QC_PX or size % 2:
         raise bad_value("crops", must=f"be of an even size of at least {QC_PX} px", got=size)
@@ -185,7 +195,17 @@ def measure(crops: NDArray[np.uint8]) -> Quality:
 
 
 def verdicts(quality: Quality) -> NDArray[Any]:
-    """One of `keys.QC_CATEGORIES` per crop, object (n,); where several faults meet, the first in their order."""
+    """One of `keys.QC_CATEGORIES` per crop, object (n,); where several faults meet, the first in their order.
+
+    Parameters
+    ----------
+    quality
+        From `measure`.
+
+    Returns
+    -------
+    object (n,).
+    """
     found = np.full(len(quality.focus), keys.QC_OK, dtype=object)
     faults = {
         keys.QC_BLURRED: quality.focus < BLURRED_FOCUS,
@@ -200,5 +220,15 @@ def verdicts(quality: Quality) -> NDArray[Any]:
 
 
 def judge(crops: NDArray[np.uint8]) -> NDArray[Any]:
-    """Verdict on each crop, from its pixels alone: `verdicts` of what `measure` finds."""
+    """Verdict on each crop, from its pixels alone: `verdicts` of what `measure` finds.
+
+    Parameters
+    ----------
+    crops
+        As for `measure`.
+
+    Returns
+    -------
+    As from `verdicts`.
+    """
     return verdicts(measure(crops))

@@ -70,7 +70,17 @@ class Resampler:
 
 
 def resampler(windows: Windows) -> Resampler:
-    """Tabulate the weights that all windows of a run share."""
+    """Tabulate the weights that all windows of a run share.
+
+    Parameters
+    ----------
+    windows
+        Sampling windows of the run: their scale and where each begins.
+
+    Returns
+    -------
+    What cuts crops from windows of px.
+    """
     size, taps = windows.size_px, windows.taps
     x, y = (axis_table(scale=windows.scale[axis], size_px=size, taps=taps[axis]) for axis in (0, 1))
     return Resampler(size_px=size, taps=taps, x=x, y=y)

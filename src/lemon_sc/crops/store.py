@@ -82,7 +82,21 @@ class CropStore:
 
 
 def store_id(obs_name: NDArray[Any], xy: NDArray[np.float64], attrs: Mapping[str, Any]) -> str:
-    """Fingerprint of what the store holds: names, centres, and how the crops were cut."""
+    """Fingerprint of what the store holds: names, centres, and how the crops were cut.
+
+    Parameters
+    ----------
+    obs_name
+        Name of the cell of each crop, (n,).
+    xy
+        Centres in image px, (n, 2).
+    attrs
+        How the crops were cut; it must be JSON, or text will do.
+
+    Returns
+    -------
+    16 hexadecimal digits.
+    """
     digest = hashlib.sha256(json.dumps(dict(attrs), sort_keys=True, default=str).encode())
     digest.update("\0".join(map(str, obs_name)).encode())
     digest.update(np.ascontiguousarray(xy).tobytes())
@@ -151,6 +165,15 @@ def write_store(
 def open_store(path: str | os.PathLike[str]) -> CropStore:
     """Open a crop store.
 
+    Parameters
+    ----------
+    path
+        Folder of the store.
+
+    Returns
+    -------
+    The store; its crops are read when they are asked for.
+
     Raises
     ------
     FileNotFoundError
@@ -179,6 +202,17 @@ def open_store(path: str | os.PathLike[str]) -> CropStore:
 
 def positions(store: CropStore, obs_names: NDArray[Any]) -> NDArray[np.int64]:
     """Row of `obs_names` for each crop of the store, -1 for crops of cells that are not among them.
+
+    Parameters
+    ----------
+    store
+        Crops.
+    obs_names
+        Names of a table's rows.
+
+    Returns
+    -------
+    int64, one per crop.
 
     Raises
     ------

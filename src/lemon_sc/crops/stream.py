@@ -59,7 +59,19 @@ class PyramidImage(Protocol):
 
 
 def block_edges(edges: Sequence[int], block_px: int) -> NDArray[np.int64]:
-    """Thin out chunk borders so that blocks are whole chunks, at least `block_px` wide where chunks are smaller."""
+    """Thin out chunk borders so that blocks are whole chunks, at least `block_px` wide where chunks are smaller.
+
+    Parameters
+    ----------
+    edges
+        Borders of chunks along one axis, px.
+    block_px
+        Least width of a block.
+
+    Returns
+    -------
+    int64, the first and the last border among them.
+    """
     kept = [int(edges[0])]
     for edge in edges[1:-1]:
         if edge - kept[-1] >= block_px:
@@ -80,6 +92,10 @@ def blocks_of(level: Level, block_px: int) -> tuple[NDArray[np.int64], NDArray[n
         The level that is read.
     block_px
         Least width of a block.
+
+    Returns
+    -------
+    Borders along y, and borders along x, px.
     """
     cols = block_edges(level.col_edges, block_px)
     tall = min(block_px, max(block_px**2 // int(np.diff(cols).max()), MIN_ROWS))
@@ -87,7 +103,17 @@ def blocks_of(level: Level, block_px: int) -> tuple[NDArray[np.int64], NDArray[n
 
 
 def grouped(keys: NDArray[np.int64], values: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Values by key, each group in the order of the values."""
+    """Values by key, each group in the order of the values.
+
+    Parameters
+    ----------
+    keys, values
+        Arrays of the same length.
+
+    Returns
+    -------
+    Values by key.
+    """
     if not len(keys):
         return {}
     order = np.argsort(keys, kind="stable")
@@ -143,7 +169,17 @@ def plan_blocks(
     target_mpp: float,
     block_px: int = BLOCK_PX,
 ) -> tuple[Level, BlockPlan]:
-    """Choose the pyramid level, and assign every window to the blocks that hold its source pixels."""
+    """Choose the pyramid level, and assign every window to the blocks that hold its source pixels.
+
+    Parameters
+    ----------
+    image, xy, mpp, size_px, target_mpp, block_px
+        As for `stream_crops`.
+
+    Returns
+    -------
+    The level to read, and the plan.
+    """
     windows = plan_windows(xy, mpp=mpp, downsamples=image.downsamples, size_px=size_px, target_mpp=target_mpp)
     level = image.levels[windows.level]
     start = windows.start
@@ -193,6 +229,10 @@ def reading_order(
     ----------
     image, xy, mpp, size_px, target_mpp, block_px
         As for `stream_crops`.
+
+    Returns
+    -------
+    int64 (n,).
     """
     if not len(xy):
         return np.zeros(0, dtype=np.int64)
@@ -208,7 +248,25 @@ def reading_order(
 def batches_of(
     pool: ThreadPoolExecutor, plan: BlockPlan, block: int, pixels: NDArray[np.uint8], workers: int
 ) -> Iterator[Batch]:
-    """Cut what lies inside a block, in the order of the windows, on the threads of a pool."""
+    """Cut what lies inside a block, in the order of the windows, on the threads of a pool.
+
+    Parameters
+    ----------
+    pool
+        Threads that cut.
+    plan
+        Says which windows lie inside the block.
+    block
+        Number of the block.
+    pixels
+        Of the block, uint8 (h, w, 3).
+    workers
+        Batches that are begun ahead.
+
+    Yields
+    ------
+    Positions of the windows, and what the plan's `cut` makes of them.
+    """
     index = plan.whole.get(block)
     if index is None:
         return
@@ -270,6 +328,10 @@ def run_plan(level: Level, plan: BlockPlan, *, workers: int) -> Iterator[Batch]:
         From `plan_blocks`.
     workers
         Threads that decode and cut.
+
+    Yields
+    ------
+    Positions of the windows, and what the plan's `cut` makes of them.
     """
     border = Border(plan, level.shape)
     with ThreadPoolExecutor(workers, thread_name_prefix="lemon_sc") as pool:

@@ -20,7 +20,17 @@ COLUMN_BITS = 6
 
 
 def cubic(t: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Keys' cubic convolution kernel with a = -0.5 (third-order accurate; Keys, IEEE ASSP 29, 1981)."""
+    """Keys' cubic convolution kernel with a = -0.5 (third-order accurate; Keys, IEEE ASSP 29, 1981).
+
+    Parameters
+    ----------
+    t
+        Distance in px.
+
+    Returns
+    -------
+    The weight at that distance; 0 from 2 px on.
+    """
     t = np.abs(t)
     near = (1.5 * t - 2.5) * t * t + 1
     far = ((-0.5 * t + 2.5) * t - 4) * t + 2
@@ -61,6 +71,10 @@ def axis_table(*, scale: float, size_px: int, taps: int) -> AxisTable:
     ----------
     scale, size_px, taps
         As in `lemon_sc.geometry.windows.Windows`.
+
+    Returns
+    -------
+    Weights of all phases.
     """
     stretch, middle = max(scale, 1.0), taps // 2
     n = 2 * (int(np.ceil(2 * SUPPORT * stretch)) // 2 + 1)  # so that they may begin at an even tap
@@ -74,7 +88,17 @@ def axis_table(*, scale: float, size_px: int, taps: int) -> AxisTable:
 
 
 def fixed_point(weight: NDArray[np.float64]) -> NDArray[np.int16]:
-    """Weights in units of ``2**-WEIGHT_BITS``; what rounding takes from their sum goes to the largest."""
+    """Weights in units of ``2**-WEIGHT_BITS``; what rounding takes from their sum goes to the largest.
+
+    Parameters
+    ----------
+    weight
+        (PHASES, S, taps), with sums of 1 along the taps.
+
+    Returns
+    -------
+    int16 of the same shape, with sums of exactly ``2**WEIGHT_BITS``.
+    """
     one = 1 << WEIGHT_BITS
     whole = np.rint(weight * one).astype(np.int64)
     largest = weight.argmax(axis=2)[..., None]

@@ -27,6 +27,10 @@ def resolve_devices(device: str | torch.device | Sequence[str] = "auto") -> list
         ``"auto"``: all visible CUDA devices, else MPS, else the CPU. A name as torch writes it (``"cpu"``,
         ``"cuda:1"``), or several names: one replica each.
 
+    Returns
+    -------
+    Names as torch knows them, one or more.
+
     Raises
     ------
     ValueError
@@ -68,6 +72,10 @@ def resolve_dtype(dtype: str, device: str, encoder: Encoder) -> str:
         One name from `resolve_devices`.
     encoder
         A function computes as it likes, which counts as fp32.
+
+    Returns
+    -------
+    ``"fp32"`` or ``"bf16"``.
     """
     one_of("dtype", dtype, ("auto", *DTYPES))
     if encoder.module is None:
@@ -118,6 +126,10 @@ def resolve_batch_size(batch_size: int | str, device: str) -> int:
         ``"auto"`` or an int >= 1.
     device
         One name from `resolve_devices`.
+
+    Returns
+    -------
+    Crops at once, at least 1.
     """
     if batch_size == "auto":
         return AUTO_BATCH[device.split(":")[0]]

@@ -189,6 +189,10 @@ def fast_path(encoder: Encoder, *, device: str, dtype: str) -> FastViT | None:
         Where to compute; on others than the CPU and CUDA devices there is no fast path.
     dtype
         ``"fp32"`` or ``"bf16"``.
+
+    Returns
+    -------
+    The network, or None.
     """
     module, card = encoder.module, encoder.card
     if module is None or device.split(":")[0] not in {"cpu", "cuda"}:
@@ -203,7 +207,17 @@ def fast_path(encoder: Encoder, *, device: str, dtype: str) -> FastViT | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on whatever device."""
+    """Whether an error says that memory ran out, on whatever device.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+
+    Returns
+    -------
+    Whether it does.
+    """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(words in str(error).lower() for words in _MEMORY_WORDS)

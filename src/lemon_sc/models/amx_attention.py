@@ -95,13 +95,33 @@ _bits_of = _bitcast(numba.uint32, numba.float32)
 
 @numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 def widened(bits: np.uint16) -> np.float32:
-    """A bfloat16 as float32."""
+    """A bfloat16 as float32.
+
+    Parameters
+    ----------
+    bits
+        Of the bfloat16.
+
+    Returns
+    -------
+    The same number.
+    """
     return _float_of(np.uint32(bits) << _HALF)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 def rounded(value: np.float32) -> np.uint32:
-    """A float32 as bfloat16, to the nearest, ties to even."""
+    """A float32 as bfloat16, to the nearest, ties to even.
+
+    Parameters
+    ----------
+    value
+        The number.
+
+    Returns
+    -------
+    16 bits.
+    """
     bits = _bits_of(value)
     return (bits + _UP + ((bits >> _HALF) & _ONE)) >> _HALF
 

@@ -100,6 +100,10 @@ def at_hand(*, revision: str | None = None) -> hub.Weights | None:
     ----------
     revision
         Commit, tag or branch on the hub, where the folder does not hold the file; None takes ``main``.
+
+    Returns
+    -------
+    The file and where it comes from, or None.
     """
     folder = os.environ.get(ENV, "")
     file = Path(folder).expanduser() / FILE
@@ -155,6 +159,10 @@ def online_encoder(state: dict[str, Any], *, file: Path) -> dict[str, Any]:
         Names and tensors.
     file
         Where they come from, for the message.
+
+    Returns
+    -------
+    Tensors by the names of `vit_s8_40`.
     """
     prefix = next((p for p in _PREFIXES if any(k.startswith(p) for k in state)), "")
     kept = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

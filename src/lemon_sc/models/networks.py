@@ -88,6 +88,10 @@ def build(entry: Entry, **changes: Any) -> nn.Module:
         The declaration.
     **changes
         Options of the transformer to replace, for instance a smaller depth.
+
+    Returns
+    -------
+    The network in training mode, with initial weights.
     """
     if entry.kind == "conch":
         return ConchTower(img_size=entry.size_px, **{**entry.options, **changes})
@@ -116,6 +120,10 @@ def construct(entry: Entry) -> nn.Module:
     ----------
     entry
         The declaration.
+
+    Returns
+    -------
+    The network; its parameters have shapes and no values.
     """
     with torch.device("meta"):
         return build(entry)
@@ -173,6 +181,10 @@ def adapt(state: dict[str, torch.Tensor], entry: Entry, network: nn.Module, *, f
         The network they are for.
     file
         Where they come from, for the message.
+
+    Returns
+    -------
+    Tensors by the names of the network.
     """
     if entry.layout == "volta":
         state = _teacher(state, file=file)
@@ -226,6 +238,10 @@ def from_transformers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     ----------
     state
         Names and tensors; a pooler, which the class token does not pass, is left out.
+
+    Returns
+    -------
+    Tensors by timm's names.
     """
     renamed: dict[str, torch.Tensor] = {}
     thirds: dict[str, dict[str, torch.Tensor]] = {}

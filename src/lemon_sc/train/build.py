@@ -59,6 +59,10 @@ def build_method(recipe: Recipe) -> Method:
     ----------
     recipe
         The recipe.
+
+    Returns
+    -------
+    The method, in training mode.
     """
     generator = torch.Generator().manual_seed(recipe.seed + 1)
     return METHODS[recipe.method](build_encoder(recipe), generator=generator, **recipe.options)
@@ -71,6 +75,10 @@ def build_optimizer(recipe: Recipe, method: Method) -> torch.optim.AdamW:
     ----------
     recipe, method
         The recipe, and the method that was built for it.
+
+    Returns
+    -------
+    The optimiser, without state.
     """
     groups = method.parameter_groups(recipe.weight_decay)
     return torch.optim.AdamW(groups, lr=recipe.peak_lr, betas=recipe.betas, fused=True)
@@ -85,6 +93,10 @@ def augmentations(recipe: Recipe, corpus: Corpus) -> list[Augmentation]:
         The recipe.
     corpus
         What mixtures of stains are fitted to: 50,000 of its crops, drawn with the recipe's seed.
+
+    Returns
+    -------
+    Policies in the order of the views.
     """
     policy, _, extra = recipe.augmentation.partition("+")
     if policy == "a0":

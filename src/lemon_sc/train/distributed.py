@@ -164,6 +164,10 @@ def processes(device: str = "auto") -> Iterator[torch.device]:
     ----------
     device
         ``"auto"``: a GPU if there is one, each process its own; or any name that torch knows.
+
+    Yields
+    ------
+    The device, once.
     """
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if name == "cuda":

@@ -32,6 +32,10 @@ def masked_crc(data: bytes) -> int:
     ----------
     data
         Its bytes.
+
+    Returns
+    -------
+    32 bits.
     """
     crc = 0xFFFFFFFF
     for byte in data:

@@ -56,6 +56,10 @@ def seed_of(*parts: int) -> int:
     ----------
     *parts
         Numbers >= 0, for instance seed, step and view.
+
+    Returns
+    -------
+    A whole number of 63 bits.
     """
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
@@ -80,6 +84,10 @@ def batches(
         Which steps.
     device
         Where the crops will go.
+
+    Yields
+    ------
+    Batches, one per step.
     """
     size = sampler.batch // sampler.world
     mine = slice(sampler.rank * size, (sampler.rank + 1) * size)

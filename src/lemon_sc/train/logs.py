@@ -174,6 +174,10 @@ def last_values(out: Path) -> dict[str, float]:
     ----------
     out
         Folder of the run.
+
+    Returns
+    -------
+    Values by column; none for columns that are empty.
     """
     found: dict[str, float] = {}
     path = out / TABLE

@@ -239,6 +239,10 @@ def rates_at(progress: Progress, recipe: Recipe) -> dict[str, float]:
     ----------
     progress, recipe
         Where the run stands, and what it computes.
+
+    Returns
+    -------
+    ``lr`` and ``weight_decay``.
     """
     warmup = round(recipe.warmup_epochs * recipe.epoch_steps)
     lr = warmup_cosine(progress.step, steps=progress.steps, warmup=warmup, peak=recipe.peak_lr, end=recipe.end_lr)

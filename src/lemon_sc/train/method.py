@@ -124,6 +124,15 @@ def _layer(name: str, depth: int) -> int:
 def width(encoder: nn.Module) -> int:
     """Width of an encoder's output: its ``dim``, or its ``num_features``, as timm calls it.
 
+    Parameters
+    ----------
+    encoder
+        A module.
+
+    Returns
+    -------
+    Columns of what it gives.
+
     Raises
     ------
     ValueError

@@ -132,6 +132,10 @@ def balanced_accuracy(x: torch.Tensor, probe: ProbeSet) -> float:
         Embeddings of the probe set's crops, (n, D).
     probe
         Their classes and folds.
+
+    Returns
+    -------
+    From 0 to 1.
     """
     x = x.double().cpu()
     predicted = torch.full_like(probe.target, -1)
@@ -160,6 +164,10 @@ def embed_probe(
         Says the side, the means and the deviations.
     device
         Where to compute.
+
+    Returns
+    -------
+    float32 (n, D), on the CPU.
     """
     margin = (probe.crops.shape[1] - recipe.image_px) // 2
     part = slice(margin, margin + recipe.image_px)

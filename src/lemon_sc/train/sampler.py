@@ -30,6 +30,10 @@ def draw_epoch(n: int, length: int, *, batch: int, seed: int, epoch: int) -> NDA
         Size of the batches that the epoch is cut into.
     seed, epoch
         What decides the draw, and nothing else does.
+
+    Returns
+    -------
+    int64 (length,).
     """
     rng = np.random.default_rng([seed, epoch])
     if length <= n:

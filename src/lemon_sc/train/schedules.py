@@ -55,6 +55,10 @@ def cosine(done: float, *, start: float, end: float) -> float:
         Fraction of the run that is done.
     start, end
         First and last value.
+
+    Returns
+    -------
+    The value at `done`.
     """
     return end - (end - start) * (1 + math.cos(math.pi * done)) / 2
 
@@ -70,6 +74,10 @@ def linear(at: float, *, over: float, start: float, end: float) -> float:
         Length of the ramp; 0 gives `end` at once.
     start, end
         First and last value.
+
+    Returns
+    -------
+    The value.
     """
     return end if at >= over else start + (end - start) * at / over
 
@@ -89,6 +97,10 @@ def warmup_cosine(step: int, *, steps: int, warmup: int, peak: float, end: float
         Value at the end of the ramp.
     end
         Value at the end of the run.
+
+    Returns
+    -------
+    The learning rate of the step.
 
     Raises
     ------
@@ -111,6 +123,10 @@ def linear_lr(base: float, batch_size: int) -> float:
         Learning rate at 256 images.
     batch_size
         Images per step of all processes together.
+
+    Returns
+    -------
+    The learning rate of the batch.
     """
     return base * batch_size / 256
 
@@ -124,6 +140,10 @@ def sqrt_lr(base: float, batch_size: int) -> float:
         Learning rate at 1024 images.
     batch_size
         Images per step of all processes together.
+
+    Returns
+    -------
+    The learning rate of the batch.
     """
     return base * math.sqrt(batch_size / 1024)
 

@@ -109,6 +109,10 @@ def begin(recipe: Recipe, corpus: Corpus, device: torch.device) -> State:
     device
         Where.
 
+    Returns
+    -------
+    The state before the first step.
+
     Raises
     ------
     ValueError

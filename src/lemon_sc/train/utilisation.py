@@ -36,6 +36,10 @@ def flops_per_crop(method: Method, recipes: Sequence[Augmentation], *, device: t
         One per view; only their sides count.
     device
         Where the method is.
+
+    Returns
+    -------
+    Operations, two for each multiply-accumulate.
     """
     twin = copy.deepcopy(method).train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -55,6 +59,10 @@ def peak_flops(device: torch.device, *, dtype: torch.dtype) -> float:
         The device; on the CPU, with the threads that torch uses.
     dtype
         Of the matrices.
+
+    Returns
+    -------
+    FLOP/s.
     """
     n = GEMM.get(device.type, 1024)
     with torch.random.fork_rng(devices=[]):

@@ -35,6 +35,10 @@ def precision(recipe: Recipe, device: torch.device) -> Any:
     ----------
     recipe, device
         The recipe, and where the products are.
+
+    Returns
+    -------
+    A context manager.
     """
     if recipe.precision == "fp32":
         return nullcontext()
