@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
 
 Item = TypeVar("Item")
@@ -36,7 +36,7 @@ def in_order(function: Callable[[Item], Made], items: Iterable[Item], *, workers
 
 def in_order_on(
     pool: ThreadPoolExecutor, function: Callable[[Item], Made], items: Iterable[Item], *, ahead: int
-) -> Iterator[Made]:
+) -> Generator[Made]:
     """`in_order` on threads that do other work, too; `ahead` items are begun beyond the one that is given.
 
     Parameters

@@ -60,8 +60,25 @@ class Border:
         self.crossing = np.unique(np.concatenate([np.zeros(0, np.int64), *plan.parts.values()]))
         self.waiting = plan.n_parts[self.crossing]
         self.slot = np.full(len(self.crossing), -1)
-        self.patches = np.zeros((0, taps_y, taps_x * 3), dtype=np.uint8)
-        self.free = np.zeros(0, dtype=np.int64)
+        self.free = np.arange(self._most_at_once())
+        self.patches = np.zeros((len(self.free), taps_y, taps_x * 3), dtype=np.uint8)
+
+    def _index(self, block: int) -> NDArray[np.int64]:
+        """Which of the crossing windows have a part in a block."""
+        return np.searchsorted(self.crossing, self.plan.parts.get(block, np.zeros(0, dtype=np.int64)))
+
+    def _most_at_once(self) -> int:
+        """How many windows wait at the same time, so that their patches are made once and never moved."""
+        left, begun = self.waiting.copy(), np.zeros(len(self.crossing), dtype=np.bool_)
+        now = most = 0
+        for block in self.plan.order:
+            at = self._index(block)
+            now += int(np.count_nonzero(~begun[at]))
+            most = max(most, now)
+            begun[at] = True
+            left[at] -= 1
+            now -= int(np.count_nonzero(left[at] == 0))
+        return most
 
     def take(self, block: int, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Keep what a block holds of them; return those that are complete now, and their patches.
@@ -77,31 +94,25 @@ class Border:
         -------
         Windows, int64 (b,), and patches, uint8 (b, taps along y, taps along x * 3).
         """
-        index = self.plan.parts.get(block, np.zeros(0, dtype=np.int64))
-        at = np.searchsorted(self.crossing, index)
+        at = self._index(block)
         new = at[self.slot[at] < 0]
-        self.slot[new] = self._room(len(new))
+        self.slot[new], self.free = self.free[: len(new)], self.free[len(new) :]
         top, _, left, _ = self.plan.bounds(block)
         lines = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
         try:
             from lemon_sc.crops.kernel import paste
         except ImportError:  # a node without numba, where a GPU cuts the crops
             paste = paste_plainly  # type: ignore[assignment]
-        paste(lines, top, left, self.plan.start[index], self.slot[at], self.shape, self.patches)
+        paste(lines, top, left, self.plan.start[self.crossing[at]], self.slot[at], self.shape, self.patches)
         self.waiting[at] -= 1
         done = at[self.waiting[at] == 0]
         self.free = np.concatenate([self.free, self.slot[done]])
         return self.crossing[done], self.patches[self.slot[done]]
 
-    def _room(self, n: int) -> NDArray[np.int64]:
-        """Places for `n` more patches."""
-        there, missing = len(self.patches), n - len(self.free)
-        if missing > 0:
-            more = max(missing, there // 4)
-            self.patches = np.concatenate([self.patches, np.zeros((more, *self.patches.shape[1:]), dtype=np.uint8)])
-            self.free = np.concatenate([self.free, np.arange(there, there + more)])
-        taken, self.free = self.free[:n], self.free[n:]
-        return taken
+    def complete(self, block: int, pixels: NDArray[np.uint8]) -> list[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+        """`take`, and what the plan's `cut` makes of the windows that are complete: one batch, or none."""
+        index, patches = self.take(block, pixels)
+        return [(index, self.cut(index, patches))] if len(index) else []
 
     def cut(self, index: NDArray[np.int64], patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Crops of complete windows, uint8 (b, S, S, 3)."""

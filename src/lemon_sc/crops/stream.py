@@ -32,7 +32,7 @@ TARGET_MPP = 0.25
 BLOCK_PX = 2048
 """Smaller storage chunks are read together until a block is about this wide."""
 
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 2 << 20
 """Crops that a thread makes at once."""
 
 BAND_ROWS = 64
@@ -122,6 +122,30 @@ def grouped(keys: NDArray[np.int64], values: NDArray[np.int64]) -> dict[int, NDA
     return {int(keys[a]): group for a, group in zip(first, np.split(values, first[1:]), strict=True)}
 
 
+def cutting_order(
+    start: NDArray[np.int32], block: NDArray[np.int64], top: NDArray[np.int64], width: int
+) -> NDArray[np.int64]:
+    """Order of windows by block, band of `BAND_ROWS` rows, column, and position.
+
+    Parameters
+    ----------
+    start
+        First tap (x, y) of each window, (n, 2).
+    block, top
+        Its block, and the first row of that, (n,).
+    width
+        Of the level, px.
+
+    Returns
+    -------
+    int64 (n,).
+    """
+    band = (start[:, 1] - top) // BAND_ROWS
+    n, n_bands = max(len(start), 1), int(band.max(initial=0)) + 1
+    key = ((block * n_bands + band) * width + start[:, 0]) * n + np.arange(len(start))
+    return np.sort(key) % n  # one number per window: several times faster than sorting by four keys
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BlockPlan:
     """Which windows touch which block. Blocks are numbered row by row.
@@ -182,7 +206,7 @@ def plan_blocks(
     """
     windows = plan_windows(xy, mpp=mpp, downsamples=image.downsamples, size_px=size_px, target_mpp=target_mpp)
     level = image.levels[windows.level]
-    start = windows.start
+    start = windows.start.astype(np.int32)  # kept for all windows while the image is read
     height, width = level.shape
     rows, cols = blocks_of(level, block_px)
     end = start + np.array(windows.taps)
@@ -194,7 +218,7 @@ def plan_blocks(
     single = in_image & (r0 == r1) & (c0 == c1)
     n_cols = len(cols) - 1
     inside, crossing = np.flatnonzero(single), np.flatnonzero(~single)
-    inside = inside[np.lexsort((inside, start[inside, 0], start[inside, 1] // BAND_ROWS))]
+    inside = inside[cutting_order(start[inside], (r0 * n_cols + c0)[inside], rows[r0[inside]], width)]
     n_parts = (r1 - r0 + 1) * (c1 - c0 + 1)
     spread = np.repeat(crossing, n_parts[crossing])
     nth = np.arange(len(spread)) - np.repeat(np.cumsum(n_parts[crossing]) - n_parts[crossing], n_parts[crossing])
@@ -202,7 +226,7 @@ def plan_blocks(
     plan = BlockPlan(
         rows=rows,
         cols=cols,
-        start=start.astype(np.int32),  # kept for all windows while the image is read
+        start=start,
         phase=windows.phase.astype(np.int16),
         cut=resampler(windows),
         whole=grouped((r0 * n_cols + c0)[inside], inside),
@@ -338,8 +362,7 @@ def run_plan(level: Level, plan: BlockPlan, *, workers: int) -> Iterator[Batch]:
         decoded = in_order_on(pool, lambda block: level.read(*plan.bounds(block)), plan.order, ahead=workers - 1)
         for block in plan.order:
             pixels = next(decoded)
+            crossing = pool.submit(border.complete, block, pixels)
             yield from batches_of(pool, plan, block, pixels, workers)
-            complete, patches = border.take(block, pixels)
             del pixels  # before the next block is begun
-            if len(complete):
-                yield complete, border.cut(complete, patches)
+            yield from crossing.result()
