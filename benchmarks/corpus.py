@@ -25,7 +25,6 @@ uint8 (n, 60, 60, 3), labels (normal, atypical) and groups (slides).
 
 import argparse
 import dataclasses
-import hashlib
 import os
 import time
 from pathlib import Path
@@ -34,6 +33,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from lemon_sc.bench.sets.nuclei_csv import MPP, table_of
 from lemon_sc.crops.stream import stream_crops
 from lemon_sc.geometry.windows import inside, window_side
 from lemon_sc.io.image import array_image
@@ -42,8 +42,6 @@ from lemon_sc.train import FolderSource, SpatialDataSource, build_corpus
 from lemon_sc.train.corpus import TRAIN_PX
 from lemon_sc.train.corpus_images import read_rgb
 
-MPP = {"amibr": 0.25, "brecahad": 0.25, "consep": 0.25, "nucls_sample": 0.25, "nuinsseg": 0.24, "tnbc": 0.25}
-"""um per px of each set; about, where its makers do not say."""
 LICENCE = {
     "amibr": "MIT; MIDOG images CC0 (AMi-Br: MIDOG21, TUPAC16)",
     "brecahad": "CC BY 4.0 (BreCaHAD: Aksac et al. 2019)",
@@ -51,12 +49,6 @@ LICENCE = {
     "tnbc": "CC BY 4.0 (TNBC: Naylor et al. 2018)",
     "xenium": "CC BY 4.0 (10x Genomics; Janesick et al. 2023)",
 }
-NO_NUCLEUS = ("Tubule", "Non_tubule")
-"""Types of brecahad that are larger structures."""
-HALVED = ("amibr", "brecahad")
-"""Sets of which one half is held out."""
-WHOLE = ("consep", "nucls_sample")
-"""Sets that are held out whole."""
 FOUND = {"amibr": 6.0, "brecahad": 3.0}
 """Sets where the detector adds nuclei, at least so many um from what is annotated: a mitotic figure may be two plates.
 """
@@ -74,39 +66,6 @@ def home():
         msg = f"No data at '{path}'. Name their folder in the environment variable LEMON_SC_DATA."
         raise FileNotFoundError(msg)
     return path
-
-
-def held_out(name, slides):
-    """The slides of a set that nothing is trained on: the first half by the SHA-256 of their names.
-
-    Parameters
-    ----------
-    name
-        Name of the set.
-    slides
-        All its slides, in any order, repeats allowed.
-    """
-    if name in WHOLE:
-        return set(slides)
-    if name not in HALVED:
-        return set()
-    ranked = sorted(set(slides), key=lambda slide: hashlib.sha256(f"{name}/{slide}".encode()).hexdigest())
-    return set(ranked[: len(ranked) // 2])
-
-
-def table_of(folder, name):
-    """Nuclei of a set, one row each, with a slide for each and whether it is held out.
-
-    Images without a slide are slides of their own; those of amibr are held out, for a slide could stand on both sides.
-    """
-    table = pd.read_csv(folder / "nuclei" / name / "nuclei.csv", dtype={"image": str, "slide": str, "type": str})
-    if name == "brecahad":
-        table = table[~table["type"].isin(NO_NUCLEUS)]
-    named = table["slide"].notna()
-    out = held_out(name, table.loc[named, "slide"])
-    table["held_out"] = table["slide"].isin(out) | (~named & (name in HALVED + WHOLE))
-    table["slide"] = table["slide"].where(named, table["image"])
-    return table.reset_index(drop=True)
 
 
 def with_found(table, images, *, mpp, apart_um):

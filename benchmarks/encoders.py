@@ -1,6 +1,6 @@
 """What encoders know of nuclei: linear probes on every labelled set of the data folder that nothing was trained on.
 
-    LEMON_SC_DATA=... python benchmarks/encoders.py [--weights PATH ...] [--groups slide] [--tasks amibr ...]
+    LEMON_SC_DATA=... python benchmarks/encoders.py [--weights PATH ...] [--alone] [--groups slide] [--tasks amibr ...]
 
 Frozen embeddings of crops of 40 px at 0.25 um/px, standardised in the training folds; multinomial logistic regression
 (C = 1, lbfgs); 5 folds stratified by class, seed 0; mean (sd) over the folds, of the scores of `lm.metrics`. With
@@ -25,7 +25,6 @@ computed anew stay.
 """
 
 import argparse
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,16 +32,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from corpus import crops_of, home, table_of
-from sklearn.model_selection import StratifiedGroupKFold
 
 import lemon_sc as lm
 from lemon_sc.analysis.logistic import logistic_probe
-from lemon_sc.analysis.splits import Folds, stratified
+from lemon_sc.analysis.splits import stratified
+from lemon_sc.bench.encoders import N_PCS, histograms, pixels, untrained
+from lemon_sc.bench.encoders import one as read
+from lemon_sc.bench.folds import grouped
 from lemon_sc.metrics.classification import METRICS
-from lemon_sc.models.lemon import MEAN, STD
 
 RESULTS = Path(__file__).parent / "results" / "encoders.csv"
-N_FOLDS, N_PCS, N_BINS = 5, 64, 16
 SHOWN = ("balanced_accuracy", "auc", "aupr", "f1_macro")
 
 
@@ -66,16 +65,6 @@ TASKS = {
 }
 
 
-def grouped(labels, groups):
-    """Folds of whole groups, as even in their classes as can be: five, or as many as there are groups."""
-    n_folds = min(N_FOLDS, len(np.unique(groups)))
-    codes = np.empty(len(labels), dtype=np.intp)
-    split = StratifiedGroupKFold(n_folds, shuffle=True, random_state=0).split(labels, labels, groups)
-    for f, (_, test) in enumerate(split):
-        codes[test] = f
-    return Folds(kind="groups", codes=codes, names=tuple(f"fold_{f}" for f in range(n_folds)))
-
-
 def load(folder, task, most):
     """Crops uint8 (n, 40, 40, 3), their rows, and how many there are before any draw."""
     table = table_of(folder, task.of)
@@ -86,51 +75,23 @@ def load(folder, task, most):
     return crops, rows, len(table)
 
 
-def pixels(crops):
-    """Colours of 2 x 2 px, (n, 1200)."""
-    n, side = len(crops), crops.shape[1] // 2
-    return crops.reshape(n, side, 2, side, 2, 3).mean(axis=(2, 4), dtype=np.float32).reshape(n, -1)
-
-
-def histograms(crops):
-    """Share of the px in each bin of each colour, (n, 48)."""
-    bins = crops.astype(np.int64) * N_BINS // 256 + np.arange(3) * N_BINS
-    flat = bins.reshape(len(crops), -1) + np.arange(len(crops))[:, None] * 3 * N_BINS
-    counts = np.bincount(flat.ravel(), minlength=len(crops) * 3 * N_BINS).reshape(len(crops), -1)
-    return (counts / crops[0, ..., 0].size).astype(np.float32)
-
-
 def embedder(model, device):
     """From crops to the embedding of a model."""
     return lambda crops: lm.models.encode(crops, model, device=device)
 
 
-def untrained():
-    """A ViT-S/8 with its initial weights."""
-    card = lm.models.ModelCard(name="random_vit_s8", dim=384, mean=MEAN, std=STD, num_heads=12)
-    return lm.models.as_encoder(lm.models.vit_s8_40(), card)
-
-
-def read(path):
-    """An encoder from a weight file, or from the folder or checkpoint of a run."""
-    path = Path(path)
-    if not path.is_dir() and path.suffix != ".pt":
-        return lm.models.load(path)
-    with tempfile.TemporaryDirectory() as folder:
-        name = path.resolve().name if path.is_dir() else path.resolve().parent.name
-        file = Path(folder) / f"{name}.safetensors"
-        lm.train.export(path, file)
-        return lm.models.load(file)
-
-
-def encoders(weights, device):
+def encoders(weights, device, *, alone=False):
     """Name, function from crops to features, and principal components that the probe takes of them."""
-    found = {
-        "histogram": (histograms, None),
-        "pixel_pca": (pixels, N_PCS),
-        "random_vit_s8": (embedder(untrained(), device), None),
-        "morphometry": (embedder("morphometry", device), None),
-    }
+    found = (
+        {}
+        if alone
+        else {
+            "histogram": (histograms, None),
+            "pixel_pca": (pixels, N_PCS["pixel_pca"]),
+            "random_vit_s8": (embedder(untrained(), device), None),
+            "morphometry": (embedder("morphometry", device), None),
+        }
+    )
     for path in weights:
         encoder = read(path)
         name = encoder.card.name
@@ -191,6 +152,7 @@ def merged(old, new):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", nargs="*", default=[], metavar="PATH", help="encoders to compare with the others")
+    parser.add_argument("--alone", action="store_true", help="only those of --weights")
     parser.add_argument("--groups", choices=["none", "slide"], default="none", help="what is never on both sides")
     parser.add_argument("--tasks", nargs="*", choices=[*TASKS], default=[*TASKS])
     parser.add_argument("--most", type=int, default=5000, help="nuclei of a task")
@@ -198,7 +160,7 @@ def main():
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     folder, by_slide = home(), args.groups == "slide"
-    found, rows = encoders(args.weights, args.device), []
+    found, rows = encoders(args.weights, args.device, alone=args.alone), []
     for name in args.tasks:
         if by_slide and not TASKS[name].has_slides:
             print(f"{name}: left out, its slides are not known")

@@ -13,8 +13,9 @@ Compared in the same run, in turns; the best of `--repeat` turns of `--steps` st
 
 The loader is no limit where (d) is several times (c), and where (c) is nearly (b). Utilisation is the rate of the
 matrix products and convolutions of a step, counted, over the best rate at which torch multiplies large matrices in the
-same precision. The last table is arithmetic: crops of the paper's run over the rate of (c), on this machine, and were
-it to grow with the number of devices, which DistributedDataParallel does not quite reach.
+same precision. With `--recipe lemon` a last table is arithmetic: crops of the paper's run over the rate of (c) on this
+machine; and its operations over a share of the rate at which accelerators multiply, on one of them and on several, were
+the rate to grow with their number, which DistributedDataParallel does not quite reach.
 
 With one thread (OMP_NUM_THREADS=1), time is that of the processor, so that other processes on the machine count less;
 else it is that of the clock on the wall.
@@ -42,6 +43,9 @@ from lemon_sc.train.utilisation import flops_per_crop, peak_flops
 from lemon_sc.train.watch import precision
 
 CROPS = 100_000
+ACCELERATORS = {"H100 or H200": 790e12, "A100": 312e12, "T4": 65e12}
+"""FLOP/s in 16 bits: for the first what was measured with large matrices, for the others what their makers say."""
+SHARE = 0.4
 
 
 def mapped_corpus(folder, n):
@@ -151,6 +155,27 @@ def measure(recipe, device, *, steps, repeat):
     return {"rates": rates, "peak": peak, "flops_per_crop": flops}
 
 
+def span(seconds):
+    """Seconds in words."""
+    hours = seconds / 3600
+    return f"{hours:,.1f} hours" if hours < 72 else f"{hours / 24:,.0f} days"
+
+
+def show_papers_run(rate, flops, where):
+    """Print how long the paper's run would take."""
+    paper = lemon()
+    crops = paper.steps * paper.batch
+    print(f"\nThe paper's run: {paper.steps:,} steps of {paper.batch:,} = {crops / 1e6:.1f} million crops, ", end="")
+    print(f"x {flops / 1e9:.2f} GFLOP = {crops * flops:.3g} FLOP")
+    print(f"  {where}, at the rate of (c), {rate:,.1f} crops/s: {span(crops / rate)}")
+    for name, peak in ACCELERATORS.items():
+        for n in (1, 8):
+            taken = crops * flops / (n * SHARE * peak)
+            print(
+                f"  {n} x {name}, {SHARE:.0%} of {peak / 1e12:.0f} TFLOP/s: {crops / taken:,.0f} crops/s, {span(taken)}"
+            )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="lemon")
@@ -173,12 +198,7 @@ def main():
         share = "" if "loader" in name else f"{rate * found['flops_per_crop'] / found['peak']:.1%}"
         print(f"{name:<32}{rate:>12,.0f}{rate / first:>8.2f}x{share:>9}")
     if args.recipe == "lemon":
-        paper = lemon()
-        crops = paper.steps * paper.batch
-        print(f"\nThe paper's run, {crops / 1e6:.0f} million crops, at the rate of (c):")
-        for n in (1, 2, 4, 8):
-            hours = crops / found["rates"]["(c) whole loop"] / n / 3600
-            print(f"  {n} x {where}: {f'{hours:,.1f} hours' if hours < 72 else f'{hours / 24:,.0f} days'}")
+        show_papers_run(found["rates"]["(c) whole loop"], found["flops_per_crop"], where)
     if args.json:
         args.json.write_text(json.dumps({"recipe": recipe.to_dict(), "device": where, **found}, indent=1))
 

@@ -12,6 +12,13 @@ from lemon_sc.train.corpus_reader import Corpus
 from lemon_sc.train.loop import fit
 from lemon_sc.train.recipes import debug
 
+SHARED = {
+    "moco_v3": debug(),
+    "dinov2": debug(method="dinov2", options={"prototypes": 32, "n_local": 1, "hidden": 32, "spread": "kde"}),
+    "guided": debug(method="guided", options={}, augmentation="light", epochs=1),
+}
+"""Runs that two processes make as one does."""
+
 
 def pixels(n, rng, side=60):
     """Nuclei of `nuclei`, as uint8 (n, side, side, 3) with a mirrored margin."""
@@ -65,5 +72,6 @@ def one_of_two(rank, store, folder):
     out = head(rows)
     (out * torch.arange(32).reshape(8, 4)[4 * rank : 4 * rank + 4].sin()).sum().backward()
     torch.save((out, rows.grad, head.state_dict()), f"{folder}/norm{rank}.pt")
-    fit(debug(), corpus=corpus(), out=f"{folder}/two", log_steps=1)
+    for name, recipe in SHARED.items():
+        fit(recipe, corpus=corpus(), out=f"{folder}/two {name}", log_steps=1)
     dist.destroy_process_group()

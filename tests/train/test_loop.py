@@ -20,6 +20,7 @@ from lemon_sc.train.loop import fit
 from lemon_sc.train.moco import MoCoV3
 from lemon_sc.train.recipes import Recipe, debug
 from lemon_sc.train.sampler import Sampler
+from lemon_sc.train.state import begin
 from lemon_sc.train.utilisation import flops_per_crop, peak_flops
 from lemon_sc.train.views import a1, augment
 
@@ -32,6 +33,8 @@ DINO = {
     "end_weight_decay": 0.4,
     "clip": 3.0,
 }
+
+GUIDED = {"method": "guided", "options": {}, "augmentation": "light"}
 
 
 def cut_after(monkeypatch, step, error=KeyboardInterrupt):
@@ -53,7 +56,9 @@ def table(folder):
     return [[row[k] for k in keep] for row in rows]
 
 
-@pytest.mark.parametrize("changes", [{}, DINO], ids=["moco_v3", "dinov2"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"options.guide": 0.5}, DINO, GUIDED], ids=["moco_v3", "with guidance", "dinov2", "guided"]
+)
 def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path, monkeypatch, changes):
     """4 steps and 4 more, cut off at the 5th, give to the bit what 8 give."""
     recipe = debug(**changes)
@@ -83,17 +88,18 @@ def test_a_finished_run_is_not_made_again(tmp_path, monkeypatch):
 
 
 def test_two_processes_are_one(tmp_path):
-    one = fit(debug(), corpus=corpus(), out=tmp_path / "one", log_steps=1)
     mp.spawn(train_runs.one_of_two, args=(tmp_path / "store", tmp_path), nprocs=2)
-    alone = weights(one)
-    two = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)["method"]
-    assert alone.keys() == two.keys()
-    begun = build_method(debug()).state_dict()
-    moved = torch.sqrt(sum((alone[k].float() - begun[k].float()).square().sum() for k in alone))
-    apart = torch.sqrt(sum((alone[k].float() - two[k].float()).square().sum() for k in alone))
-    assert apart < 1e-3 * moved
-    for mine, theirs in zip(table(tmp_path / "one")[1:], table(tmp_path / "two")[1:], strict=True):
-        np.testing.assert_allclose([float(v or 0) for v in mine], [float(v or 0) for v in theirs], rtol=2e-3)
+    for name, recipe in train_runs.SHARED.items():
+        one = fit(recipe, corpus=corpus(), out=tmp_path / f"one {name}", log_steps=1)
+        alone = weights(one)
+        two = torch.load(tmp_path / f"two {name}" / "checkpoint.pt", weights_only=True)["method"]
+        assert alone.keys() == two.keys()
+        begun = begin(recipe, corpus(), torch.device("cpu")).method.state_dict()
+        moved = torch.sqrt(sum((alone[k].float() - begun[k].float()).square().sum() for k in alone))
+        apart = torch.sqrt(sum((alone[k].float() - two[k].float()).square().sum() for k in alone))
+        assert apart < 1e-3 * moved, name
+        for mine, theirs in zip(table(tmp_path / f"one {name}")[1:], table(tmp_path / f"two {name}")[1:], strict=True):
+            np.testing.assert_allclose([float(v or 0) for v in mine], [float(v or 0) for v in theirs], rtol=2e-3)
 
     head, rows = norms(), randn(8, 6).requires_grad_()  # torch's own norms, on all rows at once
     out = head(rows)
@@ -240,7 +246,12 @@ def test_what_a_run_cannot_begin_with_is_said_and_nothing_is_written(tmp_path):
             debug(batch=128, epoch_length=128),
             {},
         ),
-        (ValueError, "have a side of 57 px or more, so that rotating", debug(), {"crops": crops[:, 4:-4, 4:-4]}),
+        (
+            ValueError,
+            "have a side of 57 px or more, so that no corner is empty",
+            debug(),
+            {"crops": crops[:, 4:-4, 4:-4]},
+        ),
         (ValueError, "have a side of 40 px, or more by an even number", debug(), {"crops": crops[:, 1:, 1:]}),
         (
             ValueError,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lemon_sc.train.build import METHODS, augmentations, build_encoder, build_method
-from lemon_sc.train.recipes import OPTIONS, RECIPES, Recipe, changed, cpu, debug, dinov2, dinov2_kde, lemon
+from lemon_sc.train.recipes import OPTIONS, RECIPES, Recipe, changed, cpu, cpu_guided, debug, dinov2, dinov2_kde, lemon
 
 
 def test_the_papers_run():
@@ -25,7 +25,7 @@ def test_recipes_survive_json_and_can_be_built(name):
     recipe = RECIPES[name]()
     assert recipe.name == name
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
-    small = changed(recipe, {"encoder": "vit_debug", "options.hidden": 8})
+    small = changed(recipe, {"encoder": "vit_debug"} | ({"options.hidden": 8} if recipe.options else {}))
     small = changed(small, {"options.prototypes": 16} if recipe.method == "dinov2" else {})
     method = build_method(small)
     assert method.encoder_state_dict().keys() == build_encoder(small).state_dict().keys()
@@ -44,6 +44,9 @@ def test_views_follow_the_recipe():
     assert [(v.frame_px, v.out_px, v.mean, v.gray_p) for v in views] == [(32, 32, (0.5, 0.5, 0.5), 0.2)] * 2
     assert augmentations(debug(augmentation="a0"), None)[0].crop_scale == (0.08, 1.0)
     assert augmentations(debug(augmentation="a1"), None)[0].gray_p == 0
+    guided = augmentations(debug(**{"options.guide": 0.5}), None)
+    assert [(v.rotate, v.turn, v.shift_px) for v in guided] == [(True, False, 0)] * 2 + [(False, True, 2)]
+    assert [v.turn for v in augmentations(cpu_guided(), None)] == [True]
 
 
 def test_one_option_is_changed_and_the_others_stay():
@@ -73,6 +76,7 @@ def test_one_option_is_changed_and_the_others_stay():
         ({"drop_path": 1}, "`drop_path` must be below 1"),
         ({"warmup_epochs": 2}, "`warmup_epochs` must be below `epochs`, 2, got 2"),
         ({"betas": (0.9, 1.0)}, "`betas` must be two numbers"),
+        ({"options.guide": 1, "image_px": 48}, "`image_px` must be 40 where crops are measured, got 48"),
         ({"seed": -1}, "`seed` must be an int >= 0"),
     ],
 )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from lemon_sc.models.vit import cell_vit
 from lemon_sc.train.dino import N_GLOBAL, DINOv2
+from lemon_sc.train.guided import Guided
 from lemon_sc.train.moco import MoCoV3
 from lemon_sc.train.recipes import ENCODERS
 from lemon_sc.train.stain import StainMixture, lab_statistics
-from lemon_sc.train.views import a0, a1
+from lemon_sc.train.views import a0, a1, light
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from timm.models.vision_transformer import VisionTransformer
 
     from lemon_sc.train.corpus_reader import Corpus
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
     from lemon_sc.train.recipes import Recipe
     from lemon_sc.train.views import Augmentation
 
-METHODS: dict[str, type[Method]] = {"moco_v3": MoCoV3, "dinov2": DINOv2}
+METHODS: dict[str, type[Method]] = {"moco_v3": MoCoV3, "dinov2": DINOv2, "guided": Guided}
 STAIN_CROPS = 50_000
 """Crops that a mixture of stains is fitted to."""
 STAIN_BATCH = 4096
+SCALE_CROPS = 4096
+"""Crops that the scales of measurements are taken from."""
 LOCAL_SCALE = (0.05, 0.32)
 """Range of the area of a local view over that of the frame."""
 
@@ -65,7 +69,26 @@ def build_method(recipe: Recipe) -> Method:
     The method, in training mode.
     """
     generator = torch.Generator().manual_seed(recipe.seed + 1)
-    return METHODS[recipe.method](build_encoder(recipe), generator=generator, **recipe.options)
+    options = dict(recipe.options)
+    if recipe.is_guided:
+        options["statistics"] = (recipe.mean, recipe.std)
+    return METHODS[recipe.method](build_encoder(recipe), generator=generator, **options)
+
+
+def prepare(method: Method, recipe: Recipe, corpus: Corpus) -> None:
+    """Let a method see some crops before its first step, the same ones for the same seed.
+
+    Parameters
+    ----------
+    method, recipe
+        The method, and the recipe that it was built for.
+    corpus
+        The crops; 4,096 of them are shown, their centres of the side of a view.
+    """
+    if recipe.is_guided:
+        margin = (corpus.size_px - recipe.image_px) // 2
+        inside = slice(margin, margin + recipe.image_px)
+        method.prepare(corpus.read(_some(corpus, SCALE_CROPS, recipe))[:, inside, inside])
 
 
 def build_optimizer(recipe: Recipe, method: Method) -> torch.optim.AdamW:
@@ -99,26 +122,34 @@ def augmentations(recipe: Recipe, corpus: Corpus) -> list[Augmentation]:
     Policies in the order of the views.
     """
     policy, _, extra = recipe.augmentation.partition("+")
-    if policy == "a0":
-        made = a0()
+    if policy in {"a0", "light"}:
+        made = {"a0": a0, "light": light}[policy]()
     else:
         n_components = int(extra.removeprefix("gmm")) if extra.startswith("gmm") else 0
         stain = _stain_mixture(corpus, n_components, recipe) if n_components else None
         made = a1(gray_p=0.2 if extra == "gray" else 0.0, stain=stain)
     side = recipe.image_px
-    made = dataclasses.replace(made, frame_px=side, out_px=side, mean=recipe.mean, std=recipe.std)
+    common: dict[str, Any] = {"frame_px": side, "out_px": side, "mean": recipe.mean, "std": recipe.std}
+    made = dataclasses.replace(made, **common)
+    if recipe.method == "guided":
+        return [made]
     if recipe.method == "moco_v3":
-        return [made, made]
+        return [made, made] + [dataclasses.replace(light(), **common)] * recipe.is_guided
     local = dataclasses.replace(made, out_px=recipe.local_px, crop_scale=LOCAL_SCALE)
     return [made] * N_GLOBAL + [local] * int(recipe.options.get("n_local", 8))
 
 
 def _stain_mixture(corpus: Corpus, n_components: int, recipe: Recipe) -> StainMixture:
     """Mixture of the colour statistics of a corpus; the recipe's seed decides which crops are looked at."""
-    n = min(len(corpus), STAIN_CROPS)
-    rows = np.sort(np.random.default_rng([recipe.seed, 1]).choice(len(corpus), n, replace=False))
+    rows = _some(corpus, STAIN_CROPS, recipe)
     parts = [
         lab_statistics(torch.from_numpy(corpus.read(part)), size_px=recipe.image_px)
-        for part in np.array_split(rows, -(-n // STAIN_BATCH))
+        for part in np.array_split(rows, -(-len(rows) // STAIN_BATCH))
     ]
     return StainMixture.fit(torch.cat(parts), n_components=n_components, rng=recipe.seed)
+
+
+def _some(corpus: Corpus, most: int, recipe: Recipe) -> NDArray[np.int64]:
+    """Positions of up to so many crops, drawn with the recipe's seed, in order."""
+    n = min(len(corpus), most)
+    return np.sort(np.random.default_rng([recipe.seed, 1]).choice(len(corpus), n, replace=False))

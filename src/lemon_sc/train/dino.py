@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lemon_sc._core.errors import bad_value, one_of
-from lemon_sc.train.distributed import rank_and_world
+from lemon_sc.train.distributed import gather_learning_rows, rank_and_world
 from lemon_sc.train.heads import DINOHead
 from lemon_sc.train.losses import Centre, kde, koleo, masked_loss, pairs_loss, sinkhorn
 from lemon_sc.train.masking import batch_masks
@@ -56,7 +56,7 @@ class DINOv2(Method):
         Local views, beside two global ones; with 0 the term of global views has the full weight.
     spread
         ``"koleo"`` (weight 0.1) or ``"kde"`` (weight 0.05), of the class tokens of the student, before the head, for
-        each global view.
+        each global view, over the crops of all processes.
     prototypes
         Outputs of the head; 4,096 to 16,384 where there are less than millions of crops.
     targets
@@ -142,7 +142,7 @@ class DINOv2(Method):
         check_views(views, N_GLOBAL + self.n_local, what=f"{N_GLOBAL} global and {self.n_local} local views")
         n = len(views[0])
         images = torch.cat(list(views[:N_GLOBAL]))
-        mask = self._masks(len(images), progress).to(images.device)
+        mask = self._masks(n, progress).to(images.device)
         class_targets, patch_targets = self._teacher_targets(images, mask, progress)
         tokens = vit_tokens(self.student["backbone"], images, mask=mask, mask_token=self.mask_token)
         parts = [tokens[:, 0], tokens[:, 1:][mask]]
@@ -158,7 +158,9 @@ class DINOv2(Method):
             metrics["local"] = local / more
             total, pairs = total + local, pairs + more
         metrics["ibot"] = masked_loss(patch_targets, scores[1], mask)
-        metrics["spread"] = torch.stack([self.spread(z) for z in tokens[:, 0].chunk(N_GLOBAL)]).sum()
+        metrics["spread"] = torch.stack(
+            [self.spread(gather_learning_rows(z)) for z in tokens[:, 0].chunk(N_GLOBAL)]
+        ).sum()
         loss = total / pairs + metrics["ibot"] + self.spread_weight * metrics["spread"]
         metrics = {name: value.detach() for name, value in metrics.items()}
         if progress.step % MONITOR_EVERY == 0:
@@ -166,9 +168,11 @@ class DINOv2(Method):
         return loss, metrics
 
     def _masks(self, n: int, progress: Progress) -> torch.Tensor:
-        """Masks of n images: a function of seed, process and step, so that a resumed run draws them again."""
-        rng = np.random.default_rng([progress.seed, rank_and_world()[0], progress.step])
-        return torch.from_numpy(batch_masks(n, rng=rng, grid=self.grid))
+        """Masks of the global views of n crops: a function of seed and step, drawn for the crops of all processes."""
+        rank, world = rank_and_world()
+        rng = np.random.default_rng([progress.seed, progress.step])
+        masks = torch.from_numpy(batch_masks(N_GLOBAL * world * n, rng=rng, grid=self.grid))
+        return masks.view(N_GLOBAL, world, n, -1)[:, rank].flatten(0, 1)
 
     @torch.no_grad()
     def _teacher_targets(

@@ -94,6 +94,29 @@ class _Sum(torch.autograd.Function):
         return out
 
 
+def gather_learning_rows(rows: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, those of rank 0 first, with the gradient that all processes have for them.
+
+    A loss of all rows, which every process computes, has after the mean of DistributedDataParallel the gradient that it
+    has in one process.
+
+    Parameters
+    ----------
+    rows
+        (n, D), with the same n in every process.
+
+    Returns
+    -------
+    (n * world, D).
+    """
+    rank, world = rank_and_world()
+    if world == 1:
+        return rows
+    n = len(rows)
+    places = rows.new_zeros(world * n, *rows.shape[1:])
+    return _Sum.apply(torch.cat([places[: rank * n], rows, places[(rank + 1) * n :]]))
+
+
 class SyncNorm(nn.modules.batchnorm._BatchNorm):
     """A batch normalisation over the rows of all processes, on any device, under the names that it had.
 

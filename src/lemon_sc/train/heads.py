@@ -54,6 +54,26 @@ def moco_mlp(
     return nn.Sequential(*layers)
 
 
+def linear_layer(before: int, after: int, *, generator: torch.Generator | None = None) -> nn.Linear:
+    """A linear layer with a bias of 0.
+
+    Parameters
+    ----------
+    before, after
+        Widths of input and output.
+    generator
+        Source of the initial weights, U(-b, b) with ``b = before ** -0.5``; ``None`` seeds one with 0.
+
+    Returns
+    -------
+    Module from (n, before) to (n, after).
+    """
+    layer = _empty_linear(before, after, bias=True)
+    nn.init.uniform_(layer.weight, -(before**-0.5), before**-0.5, generator=_seeded(generator))
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class DINOHead(nn.Module):
     """Scores of a token for each prototype: MLP with GELU, l2 norm, linear layer with weight normalisation.
 

@@ -82,7 +82,7 @@ def fit(
     Parameters
     ----------
     recipe
-        What to compute, from `lemon`, `cpu`, `dinov2`, `dinov2_no_local`, `dinov2_kde` or `debug`.
+        What to compute, from `lemon`, `cpu`, `cpu_guided`, `dinov2`, `dinov2_no_local`, `dinov2_kde` or `debug`.
     corpus
         Corpus, or its path.
     out

@@ -14,6 +14,9 @@ from lemon_sc._core.errors import bad_value
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from lemon_sc.train.schedules import Progress
 
 NOT_DECAYED = ("pos_embed", "cls_token", "mask_token")
@@ -42,6 +45,15 @@ class Method(nn.Module, ABC):
         self, views: Sequence[torch.Tensor], progress: Progress
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss and metrics of one batch."""
+
+    def prepare(self, crops: NDArray[np.uint8]) -> None:
+        """Take from crops of the corpus what a run needs to know of them; nothing, unless a method says otherwise.
+
+        Parameters
+        ----------
+        crops
+            uint8 (n, S, S, 3) of the side of a view, some thousands, before the first step.
+        """
 
     def after_step(self, progress: Progress) -> None:
         """What follows the optimiser's step of `progress`; nothing, unless a method says otherwise."""

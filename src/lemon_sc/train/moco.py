@@ -13,7 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lemon_sc._core.errors import bad_value, one_of
+from lemon_sc.models.lemon import MEAN, STD
 from lemon_sc.train.distributed import gather_rows, rank_and_world
+from lemon_sc.train.guide import Guide
 from lemon_sc.train.heads import moco_mlp
 from lemon_sc.train.method import MONITOR_EVERY, Method, check_views, width
 from lemon_sc.train.monitors import collapse_metrics
@@ -22,6 +24,10 @@ from lemon_sc.train.schedules import cosine
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lemon_sc.train.guide import Statistics
     from lemon_sc.train.schedules import Progress
 
 START_MOMENTUM = 0.99
@@ -82,6 +88,10 @@ class MoCoV3(Method):
     freeze_patch_embed
         Whether the patch projection stays as it was drawn, which keeps the training of ViTs stable. ``None``: where
         there is one.
+    guide
+        Weight of guidance by measurement (`lemon_sc.train.guide`), which takes a third view; 0 for none.
+    statistics
+        Channel means and deviations with which views are normalised; for the guidance.
     generator
         Source of the heads' initial weights; ``None`` seeds one with 0.
 
@@ -91,7 +101,7 @@ class MoCoV3(Method):
         An encoder whose width is unknown, which has a classifier, or no patch projection to freeze.
     """
 
-    metric_names = ("accuracy", "momentum")
+    metric_names: tuple[str, ...] = ("accuracy", "momentum")
 
     def __init__(
         self,
@@ -102,6 +112,8 @@ class MoCoV3(Method):
         out: int = 256,
         temperature: float = 0.2,
         freeze_patch_embed: bool | None = None,
+        guide: float = 0.0,
+        statistics: Statistics = (MEAN, STD),
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -114,6 +126,12 @@ class MoCoV3(Method):
         self.momentum_encoder = copy.deepcopy(self.base_encoder).requires_grad_(requires_grad=False)
         self.predictor = moco_mlp((out, hidden, out), last_norm=vit, generator=draw)
         self.temperature = temperature
+        if guide < 0:
+            raise bad_value("guide", must="be >= 0", got=guide)
+        self.guide_weight = guide
+        self.guide = Guide(dim, statistics=statistics, generator=draw) if guide else None
+        if self.guide is not None:
+            self.metric_names = (*self.metric_names, *self.guide.metric_names)
 
     def _freeze_patches(self, *, freeze: bool | None) -> None:
         projection = getattr(getattr(self.base_encoder, "patch_embed", None), "proj", None)
@@ -126,6 +144,11 @@ class MoCoV3(Method):
 
     def _student_and_teacher(self) -> list[tuple[nn.Module, nn.Module]]:
         return [(self.base_encoder, self.momentum_encoder)]
+
+    def prepare(self, crops: NDArray[np.uint8]) -> None:
+        """Take the scales of the targets of the guidance from crops."""
+        if self.guide is not None:
+            self.guide.fit_scales(crops)
 
     def encoder_state_dict(self) -> dict[str, torch.Tensor]:
         """Weights of the online encoder, without the projector."""
@@ -144,28 +167,37 @@ class MoCoV3(Method):
         Parameters
         ----------
         views
-            Two normalised batches, (n, 3, H, W).
+            Two normalised batches, (n, 3, H, W); with guidance a third one, (n, 3, 40, 40).
         progress
             Where the run stands.
 
         Returns
         -------
-        The loss, and ``accuracy``, ``momentum``; every 50 steps also ``rank`` and ``cosine`` of the features.
+        The loss, and ``accuracy``, ``momentum``; with guidance ``guide``, ``explained``; every 50 steps also ``rank``
+        and ``cosine`` of the features.
         """
-        check_views(views, 2, what="two views")
-        features = [_features(self.base_encoder, x) for x in views]
+        if self.guide is None:
+            check_views(views, 2, what="two views")
+        else:
+            check_views(views, 3, what="two views and one to be measured")
+        pair = views[:2]
+        features = [_features(self.base_encoder, x) for x in pair]
         q1, q2 = (self.predictor(self.base_encoder.head(h)) for h in features)
         momentum = cosine(progress.done, start=START_MOMENTUM, end=1.0)
         with torch.no_grad():
             if self.training:
                 self.update_teacher(momentum)
-            k1, k2 = (self.momentum_encoder(x) for x in views)
+            k1, k2 = (self.momentum_encoder(x) for x in pair)
         first, hit1 = contrastive_loss(q1, k2, temperature=self.temperature)
         second, hit2 = contrastive_loss(q2, k1, temperature=self.temperature)
         metrics = {"accuracy": (hit1 + hit2) / 2, "momentum": torch.tensor(momentum)}
         if progress.step % MONITOR_EVERY == 0:
             metrics |= collapse_metrics(features[0])
-        return first + second, metrics
+        loss = first + second
+        if self.guide is not None:
+            told, more = self.guide(_features(self.base_encoder, views[2]), views[2])
+            loss, metrics = loss + self.guide_weight * told, metrics | more
+        return loss, metrics
 
 
 class _Headed(nn.Module):

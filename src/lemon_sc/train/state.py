@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lemon_sc
 from lemon_sc.train.attention import shorten_attention
-from lemon_sc.train.build import build_method, build_optimizer
+from lemon_sc.train.build import build_method, build_optimizer, prepare
 from lemon_sc.train.checkpoint import SCHEMA, check_same
 from lemon_sc.train.distributed import rank_and_world, synchronise_norms
 from lemon_sc.train.logs import Means
@@ -123,6 +123,7 @@ def begin(recipe: Recipe, corpus: Corpus, device: torch.device) -> State:
         len(corpus), epoch_length=recipe.epoch_length, batch=recipe.batch, rank=rank, world=world, seed=recipe.seed
     )
     method = build_method(recipe)
+    prepare(method, recipe, corpus)
     if device.type == "cpu":
         shorten_attention(method)
     if world > 1:

@@ -34,6 +34,10 @@ class Augmentation:
 
     rotate: bool = False
     """Rotate by any angle about the centre. Needs crops of sqrt(2) times the frame, so that no corner is empty."""
+    turn: bool = False
+    """Turn by 0, 90, 180 or 270 degrees, which leaves the pixels as they are. Not with `rotate`."""
+    shift_px: int = 0
+    """Shift the frame by up to so many whole px each way; needs a margin of as many. Not with `crop_scale`."""
     crop_scale: tuple[float, float] | None = None
     """Range of the area of a random box over that of the frame, or None for the whole frame."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -84,6 +88,11 @@ class Augmentation:
             if not isinstance(getattr(self, name), int) or getattr(self, name) <= color.BLUR_TAPS // 2:
                 must = f"be an int >= {color.BLUR_TAPS // 2 + 1}"
                 raise bad_value(name, must=must, got=getattr(self, name))
+        if isinstance(self.shift_px, bool) or not isinstance(self.shift_px, int) or self.shift_px < 0:
+            raise bad_value("shift_px", must="be an int >= 0", got=self.shift_px)
+        if (self.turn and self.rotate) or (self.shift_px and self.crop_scale is not None):
+            must = "not be set together with `rotate` and `crop_scale`"
+            raise bad_value("turn, shift_px", must=must, got=(self.turn, self.shift_px))
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise bad_value("mean, std", must="be three numbers each, std > 0", got=(self.mean, self.std))
 
@@ -142,6 +151,16 @@ def a1(*, gray_p: float = 0.0, stain: StainMixture | StainEstimate | None = None
     )
 
 
+def light() -> Augmentation:
+    """What leaves measurements of a nucleus meaningful: turns, flips, small shifts, colours. Nothing is resampled.
+
+    Returns
+    -------
+    The recipe, for `augment`.
+    """
+    return Augmentation(turn=True, flip_p=0.5, shift_px=2, jitter_p=0.8, jitter=(0.3, 0.3, 0.4, 0.05))
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Draws:
     """What happens to each of n samples."""
@@ -149,7 +168,7 @@ class Draws:
     angle: torch.Tensor
     """Rotation, radians counter-clockwise, (n,)."""
     box: torch.Tensor
-    """Top, left, height, width in px of the frame, (n, 4)."""
+    """Top, left, height, width in px of the frame, (n, 4); a frame that was shifted begins below or above 0."""
     flip: torch.Tensor
     """Bool (n,)."""
     factors: torch.Tensor
@@ -192,6 +211,11 @@ def _draw_stain(
     return normal[:, :0]
 
 
+def _angle(u: torch.Tensor, recipe: Augmentation) -> torch.Tensor:
+    turns = u if recipe.rotate else (4 * u).floor() / 4 * float(recipe.turn)
+    return between(turns, 0.0, 2 * math.pi)
+
+
 def draw(n: int, recipe: Augmentation, *, generator: torch.Generator, view: int = 0) -> Draws:
     """Decide what happens to each of `n` samples.
 
@@ -230,6 +254,10 @@ def draw(n: int, recipe: Augmentation, *, generator: torch.Generator, view: int 
             ratio=recipe.crop_ratio,
         )
         box = torch.where(found[:, None], box, whole)
+    elif recipe.shift_px:
+        box = torch.cat(
+            [whole[:, :2] + (u["places"] * (2 * recipe.shift_px + 1)).floor() - recipe.shift_px, whole[:, 2:]], 1
+        )
     erased, _ = draw_boxes(
         (u["erase_areas"], u["erase_ratios"], u["erase_places"]),
         side=recipe.out_px,
@@ -243,7 +271,7 @@ def draw(n: int, recipe: Augmentation, *, generator: torch.Generator, view: int 
     factors = lowest + (neutral + strength - lowest) * u["factors"]
     blur_p = recipe.blur_p[min(view, len(recipe.blur_p) - 1)]
     return Draws(
-        angle=between(u["angle"][:, 0], 0.0, 2 * math.pi) * float(recipe.rotate),
+        angle=_angle(u["angle"][:, 0], recipe),
         box=box,
         flip=(u["flip"] < recipe.flip_p)[:, 0],
         factors=torch.where(u["jittered"] < recipe.jitter_p, factors, neutral),
@@ -285,8 +313,9 @@ def check_side(side: int, recipe: Augmentation) -> int:
     if side < frame or (side - frame) % 2:
         must = f"have a side of {frame} px, or more by an even number, around the frame"
         raise bad_value("crops", must=must, got=side, fix="Cut them anew, or change the recipe's `frame_px`.")
-    if recipe.rotate and side < frame * math.sqrt(2):
-        must = f"have a side of {math.ceil(frame * math.sqrt(2))} px or more, so that rotating leaves no corner empty"
+    needed = (frame + 2 * recipe.shift_px) * (math.sqrt(2) if recipe.rotate else 1)
+    if side < needed:
+        must = f"have a side of {math.ceil(needed)} px or more, so that no corner is empty after a rotation or a shift"
         raise bad_value("crops", must=must, got=side, fix="Cut crops of 60 px for a frame of 40.")
     return (side - frame) // 2
 
@@ -313,7 +342,7 @@ def apply(crops: torch.Tensor, recipe: Augmentation, draws: Draws) -> torch.Tens
         raise bad_value("draws", must=f"hold one draw per crop ({len(crops)})", got=len(draws.angle))
     if not len(crops):
         return torch.zeros(0, 3, recipe.out_px, recipe.out_px, device=crops.device)
-    if not recipe.rotate:  # the margin is never seen
+    if not (recipe.rotate or recipe.shift_px):  # the margin is never seen
         crops = crops[:, margin : margin + recipe.frame_px, margin : margin + recipe.frame_px]
     draws = draws.to(crops.device)
     with torch.autocast(crops.device.type, enabled=False):
