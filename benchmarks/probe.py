@@ -62,7 +62,7 @@ def timed(function, repeat):
 def ours(x, y, slide, *, n_null=0):
     """The whole nested probe."""
     folds = leave_one_group_out(slide)
-    return ridge_probe(x, y, folds, rng=np.random.default_rng(0), n_null=n_null, alphas=ALPHAS)
+    return ridge_probe(x, y, folds, rng=np.random.default_rng(0), n_null=n_null, alpha=ALPHAS)
 
 
 def per_gene(truth, predicted):

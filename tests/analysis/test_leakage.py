@@ -49,3 +49,21 @@ def test_windows_that_touch_do_not_overlap():
     xy = np.array([[0.0, 0], [10, 0], [15, 0]])
     got = overlapping_windows(xy, np.zeros(3, dtype=int), np.arange(3), side=np.array([10.0, 10]))
     assert got.tolist() == [False, True, True]
+
+
+def test_labels_of_any_kind_name_groups():
+    r = rng()
+    group = r.choice(3, 600)
+    x = r.standard_normal((600, 3)) + np.eye(3)[group]
+    by_code = group_identity(x, group)
+    assert group_identity(x, np.array(["a", "b", "c"], dtype=object)[group]) == by_code
+    assert by_code.balanced_accuracy > 0.5
+
+
+def test_errors_of_identity():
+    with pytest.raises(
+        ValueError, match=r"`x_ND` must be \(N, D\) and `groups` \(N,\), got shapes \(3, 2\) and \(2,\)"
+    ):
+        group_identity(np.ones((3, 2)), [0, 1])
+    with pytest.raises(ValueError, match="`x_ND` must be finite, got '3 rows that are not'"):
+        group_identity(np.full((3, 2), np.nan), [0, 1, 1])

@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lemon_sc.analysis.probe import nanmean, nanstd, ridge_probe
+from lemon_sc.analysis.probe import ridge_probe
 from lemon_sc.analysis.ridge import ALPHAS
 from lemon_sc.analysis.splits import leave_one_group_out
 
@@ -217,10 +217,3 @@ def test_group_of_one_cell_does_not_stop_the_rest():
 def test_negative_number_of_shuffles():
     with pytest.raises(ValueError, match="`n_null` must be an int >= 0, got -1"):
         ridge_probe(np.ones((9, 1)), np.ones((9, 1)), leave_one_group_out(np.arange(9) % 3), rng=rng(), n_null=-1)
-
-
-def test_nan_means_without_warnings():
-    x = np.array([[1.0, np.nan, 3], [np.nan, np.nan, 5]])
-    np.testing.assert_array_equal(nanmean(x, axis=0), [1, np.nan, 4])
-    np.testing.assert_allclose(nanstd(x, axis=0), [np.nan, np.nan, np.sqrt(2)])
-    np.testing.assert_array_equal(nanmean(x, axis=1), [2, 5])

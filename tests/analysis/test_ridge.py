@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from lemon_sc.analysis import ridge
-from lemon_sc.analysis.correlation import constant_floor, pearson
+from lemon_sc.metrics.correlation import constant_floor, pearson
 
 
 def fit(x, y, train, alphas):

@@ -90,3 +90,29 @@ def test_stratified_folds_hold_the_same_share_of_each_class():
     assert (stratified(label, rng=np.random.default_rng(1)).codes != folds.codes).any()
     with pytest.raises(ValueError, match="need a class of at least 5 cells, the largest has 4"):
         stratified(np.array(["a"] * 4 + ["b"] * 3), rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("buffer", [20.0, 60.0, 110.0])
+def test_no_cells_of_different_folds_are_nearer_than_the_buffer(buffer):
+    """On a field with a hole and ragged edges, where blocks are empty."""
+    r = np.random.default_rng(0)
+    xy = r.uniform(0, 1000, (4000, 2))
+    xy = xy[(np.hypot(*(xy - 420).T) > 260) & (xy.sum(axis=1) < 1700)]
+    folds = spatial_blocks(xy, rng=np.random.default_rng(1), buffer=buffer)
+    plain = spatial_blocks(xy, rng=np.random.default_rng(1))
+    kept = folds.codes >= 0
+    assert (folds.codes[kept] == plain.codes[kept]).all()
+    assert folds.sizes.sum() == kept.sum()
+    at, code = xy[kept], folds.codes[kept]
+    distance = np.linalg.norm(at[:, None] - at, axis=-1)
+    nearest = distance[code[:, None] != code].min()
+    assert buffer <= nearest < buffer + 15
+    assert 0 < (~kept).mean() < 0.85
+
+
+def test_buffer_that_leaves_nothing():
+    xy = np.random.default_rng(0).uniform(0, 100, (500, 2))
+    with pytest.raises(ValueError, match="folds without cells. Choose a smaller `buffer`"):
+        spatial_blocks(xy, rng=np.random.default_rng(0), buffer=45)
+    with pytest.raises(ValueError, match="`buffer` must be a finite number >= 0, got -1"):
+        spatial_blocks(xy, rng=np.random.default_rng(0), buffer=-1)

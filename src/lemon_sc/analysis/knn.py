@@ -9,8 +9,8 @@ from scipy import sparse
 
 from lemon_sc._core.errors import bad_value
 from lemon_sc._core.log import logger
-from lemon_sc.analysis.correlation import constant_floor
 from lemon_sc.analysis.nearest import nearest
+from lemon_sc.metrics.correlation import constant_floor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,8 +13,11 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from lemon_sc._core.errors import bad_value
+from lemon_sc._core.rng import RNG, as_generator
+
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 MAX_PER_GROUP = 500
 """Cells of each group that the identity control takes: it asks for a share of cells, not for the best classifier."""
@@ -31,7 +34,7 @@ class GroupIdentity:
 
 
 def group_identity(
-    x_ND: NDArray[np.floating], codes: NDArray[np.intp], *, rng: np.random.Generator, max_cells: int = MAX_PER_GROUP
+    x_ND: ArrayLike, groups: ArrayLike, *, rng: RNG = 0, max_cells: int = MAX_PER_GROUP
 ) -> GroupIdentity:
     """Balanced accuracy of the group, predicted linearly from the embedding across random halves of each group.
 
@@ -42,25 +45,48 @@ def group_identity(
     ----------
     x_ND
         Embedding, finite.
-    codes
-        (N,) group of each cell, 0 .. number of groups - 1.
+    groups
+        (N,) slide, patient or batch of each cell.
     rng
-        Draws the cells and the halves.
+        Seed or generator; draws the cells and the halves.
     max_cells
         Cells per group at most.
 
     Returns
     -------
-    The balanced accuracy, and that of chance.
+    `GroupIdentity`: the balanced accuracy, and that of chance.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or values are not finite.
+
+    Examples
+    --------
+    >>> import lemon_sc as lm
+    >>> import numpy as np
+    >>> slide = np.repeat(["a", "b"], 100)
+    >>> made = lm.metrics.group_identity(np.random.default_rng(0).normal(size=(200, 4)), slide)
+    >>> made.chance
+    0.5
     """
-    taken = [rng.permutation(np.flatnonzero(codes == g))[:max_cells] for g in np.unique(codes)]
+    x, labels = np.asarray(x_ND), np.asarray(groups)
+    if x.ndim != 2 or labels.shape != (len(x),):
+        msg = f"`x_ND` must be (N, D) and `groups` (N,), got shapes {x.shape} and {labels.shape}."
+        raise ValueError(msg)
+    if not np.isfinite(x).all():
+        got = f"{int((~np.isfinite(x).all(axis=1)).sum())} rows that are not"
+        raise bad_value("x_ND", must="be finite", got=got, fix="Leave out cells without an embedding.")
+    _, codes = np.unique(labels.astype(str) if labels.dtype == object else labels, return_inverse=True)
+    draw = as_generator(rng)
+    taken = [draw.permutation(np.flatnonzero(codes == g))[:max_cells] for g in np.unique(codes)]
     taken = [rows for rows in taken if len(rows) >= 2]
     if len(taken) < 2:
         return GroupIdentity(balanced_accuracy=float("nan"), chance=float("nan"))
     rows = np.concatenate(taken)
     model = make_pipeline(StandardScaler(), RidgeClassifier(class_weight="balanced"))
-    halves = StratifiedKFold(2, shuffle=True, random_state=int(rng.integers(2**31)))
-    predicted = cross_val_predict(model, x_ND[rows].astype(np.float64), codes[rows], cv=halves)
+    halves = StratifiedKFold(2, shuffle=True, random_state=int(draw.integers(2**31)))
+    predicted = cross_val_predict(model, x[rows].astype(np.float64), codes[rows], cv=halves)
     score = balanced_accuracy_score(codes[rows], predicted)
     return GroupIdentity(balanced_accuracy=float(score), chance=1 / len(taken))
 

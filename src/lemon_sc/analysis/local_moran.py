@@ -11,7 +11,7 @@ from esda.moran import Moran_Local
 from libpysal.graph import Graph
 from scipy import stats
 
-from lemon_sc.analysis.correlation import constant_floor
+from lemon_sc.metrics.correlation import constant_floor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,8 +16,8 @@ from sklearn.preprocessing import StandardScaler
 
 from lemon_sc._core.log import progress
 from lemon_sc.analysis import ridge
-from lemon_sc.analysis.correlation import constant_floor
 from lemon_sc.metrics.classification import METRICS, ClassificationScores, classification
+from lemon_sc.metrics.correlation import constant_floor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class LogisticResult:
     """K names, sorted."""
 
     probability: Array
-    """(N, K) out-of-fold; 0 for a class that is not among the cells a fold learned from."""
+    """(N, K) out-of-fold; 0 for a class that is not among the cells a fold learned from, NaN for a cell in no fold."""
 
     folds: tuple[ClassificationScores, ...]
     """Scores within each fold."""
@@ -71,6 +71,7 @@ def logistic_probe(
     c: float = 1.0,
     n_pcs: int | None = None,
     pos_label: str | None = None,
+    held_out_ND: NDArray[np.floating] | None = None,
 ) -> LogisticResult:
     """Multinomial logistic regression from embedding to class, each fold predicted from the others.
 
@@ -96,6 +97,8 @@ def logistic_probe(
         Principal components, at most as many as there are; ``None`` takes the features.
     pos_label
         As in `metrics.classification`.
+    held_out_ND
+        What held-out cells are predicted from, in place of their rows of `x_ND`: the same cells in another stain, say.
 
     Returns
     -------
@@ -111,8 +114,9 @@ def logistic_probe(
         msg = f"A logistic probe needs cells of at least two classes, found {classes.tolist()}."
         raise ValueError(msg)
     probability = np.zeros((len(labels), len(classes)))
+    probability[folds.codes < 0] = np.nan
     n_untrained = np.zeros(len(folds.names), dtype=np.intp)
-    floor = constant_floor(x_ND)
+    floor, seen_ND = constant_floor(x_ND), x_ND if held_out_ND is None else held_out_ND
     with progress(total=len(folds.names), desc="probe: folds", unit="fits") as bar:
         for f, name in enumerate(folds.names):
             train, test = np.isin(folds.codes, folds.training(f)), folds.codes == f
@@ -123,7 +127,9 @@ def logistic_probe(
             varies = x_ND[train].std(axis=0, dtype=np.float64) > floor
             n_untrained[f] = len(classes) - len(there)
             columns = np.searchsorted(classes, there)
-            x_train, x_test = (x_ND[np.ix_(rows, varies)].astype(np.float64) for rows in (train, test))
+            x_train, x_test = (
+                x[np.ix_(rows, varies)].astype(np.float64) for x, rows in ((x_ND, train), (seen_ND, test))
+            )
             probability[np.ix_(test, columns)] = _fit_predict(x_train, labels[train], x_test, c=c, n_pcs=n_pcs)
             bar.update()
     names = tuple(classes.tolist())

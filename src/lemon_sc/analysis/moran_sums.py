@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from lemon_sc.analysis.correlation import MEASURED_RTOL, constant_floor
+from lemon_sc.metrics.correlation import MEASURED_RTOL, constant_floor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

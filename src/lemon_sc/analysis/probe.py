@@ -14,8 +14,9 @@ import numpy as np
 from lemon_sc._core.errors import bad_value
 from lemon_sc._core.log import progress
 from lemon_sc.analysis import ridge
-from lemon_sc.analysis.correlation import constant_floor, pearson
 from lemon_sc.analysis.threads import threads
+from lemon_sc.metrics.correlation import constant_floor, pearson
+from lemon_sc.metrics.means import nanmean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,46 +103,6 @@ def pvalues(score: Array, null_R: Array) -> Array:
     return np.where(np.isfinite(score) & (count > 0), p, np.nan)
 
 
-def nanmean(x: NDArray[np.floating], *, axis: int) -> Array:
-    """Mean of what is finite; NaN, without a warning, where nothing is.
-
-    Parameters
-    ----------
-    x
-        Values.
-    axis
-        Axis to average over.
-
-    Returns
-    -------
-    Float64, without that axis.
-    """
-    finite = np.isfinite(x)
-    count = finite.sum(axis=axis)
-    total = np.where(finite, x, 0.0).sum(axis=axis)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def nanstd(x: NDArray[np.floating], *, axis: int) -> Array:
-    """Sample sd (ddof 1) of what is finite; NaN where there are fewer than two values.
-
-    Parameters
-    ----------
-    x
-        Values.
-    axis
-        Axis to go over.
-
-    Returns
-    -------
-    Float64, without that axis.
-    """
-    finite = np.isfinite(x)
-    count = finite.sum(axis=axis)
-    deviation = np.where(finite, x - np.expand_dims(nanmean(x, axis=axis), axis), 0.0)
-    return np.where(count > 1, np.sqrt((deviation**2).sum(axis=axis) / np.maximum(count - 1, 1)), np.nan)
-
-
 def ridge_probe(
     x_ND: NDArray[np.floating],
     y_NG: NDArray[np.floating],
@@ -149,10 +110,10 @@ def ridge_probe(
     *,
     rng: np.random.Generator,
     n_null: int = 20,
-    alpha: float | str = "inner",
-    alphas: Sequence[float] = ridge.ALPHAS,
+    alpha: float | str | Sequence[float] = "inner",
     n_pcs: int | None = None,
     used_FG: NDArray[np.bool_] | None = None,
+    held_out_ND: NDArray[np.floating] | None = None,
 ) -> ProbeResult:
     """Ridge from embedding to targets, each fold predicted from the others.
 
@@ -179,14 +140,16 @@ def ridge_probe(
     n_null
         Number of shuffles R; the smallest p-value is ``1 / (1 + R)``.
     alpha
-        ``"inner"``: chosen as above. ``"hest"``: ``100 / (F * G)`` with F features (or components) and G targets, and
-        no intercept. A number: that penalty.
-    alphas
-        Penalties to choose from, as scikit-learn's ``Ridge(alpha=)`` counts them.
+        ``"inner"``: chosen as above from 10^-2 .. 10^6, as scikit-learn's ``Ridge(alpha=)`` counts; several numbers:
+        from these. ``"hest"``: ``100 / (F * G)`` with F features (or components) and G targets, and no intercept. A
+        number: that penalty.
     n_pcs
         Principal components of the training features, at most as many as there are; ``None`` takes the features.
     used_FG
         (F, G) targets of each fold, the same for folds of one patient; ``None``: all of them.
+    held_out_ND
+        What held-out cells are predicted from, in place of their rows of `x_ND`: the same cells in another stain, say.
+        The null keeps to `x_ND`.
 
     Returns
     -------
@@ -208,12 +171,17 @@ def ridge_probe(
         used = np.ones((len(folds.names), y_NG.shape[1]), dtype=bool) if used_FG is None else used_FG
         floors = {"x_floor": constant_floor(x_ND), "y_floor": constant_floor(y_NG)}
         fits = _Fits(folds=folds, used=used, n_pcs=n_pcs, each=each, **floors)
-        return _probe(x_ND, y_NG, fits, rng=rng, n_null=n_null, alpha=alpha, alphas=alphas)
+        seen = x_ND if held_out_ND is None else held_out_ND
+        chosen, penalties = (
+            (alpha, ridge.ALPHAS) if isinstance(alpha, str | float | int | np.number) else ("inner", alpha)
+        )
+        return _probe(x_ND, y_NG, seen, fits, rng=rng, n_null=n_null, alpha=chosen, alphas=penalties)
 
 
 def _probe(
     x_ND: NDArray[np.floating],
     y_NG: NDArray[np.floating],
+    seen_ND: NDArray[np.floating],
     fits: _Fits,
     *,
     rng: np.random.Generator,
@@ -236,7 +204,7 @@ def _probe(
     def predicted(f: int) -> Array:
         train = fits.train(sums, f)
         weight = ridge.weights(bases[f], train, [penalty[f]])[:, 0]
-        return ridge.predict(x_ND, rows_of[f], weight, train=train, centre=centre, intercept=alpha != "hest")
+        return ridge.predict(seen_ND, rows_of[f], weight, train=train, centre=centre, intercept=alpha != "hest")
 
     def shuffled(shuffle_rng: np.random.Generator) -> Array:
         mixed = [
@@ -245,7 +213,7 @@ def _probe(
         ]
         return fits.scores(mixed, bases, penalty)
 
-    predictions, pcc = np.empty(y_NG.shape), np.empty(fits.used.shape)
+    predictions, pcc = np.full(y_NG.shape, np.nan), np.empty(fits.used.shape)
     for f, out in enumerate(fits.each(predicted, range(len(rows_of)))):
         pcc[f] = np.where(fits.used[f], pearson(y_NG[rows_of[f]], out), np.nan)
         predictions[rows_of[f]] = np.where(fits.used[f], out, np.nan)

@@ -21,6 +21,10 @@ class ProbeProtocol:
     ``"stratified"``: five random folds with the same share of each class, which let neighbours and cells of one slide
     stand on both sides (classes only). ``"auto"``: groups if a column is given, else blocks."""
 
+    buffer: float = 0.0
+    """Blocks only: least distance between cells of different folds, in units of ``obsm["spatial"]`` (um). Cells between
+    blocks are left out and counted. A few cell diameters keep neighbours from standing on both sides."""
+
     patient_key: str | None = None
     """Column of ``adata.obs`` with the patient, where one has several slides: a slide is then predicted from slides of
     other patients only, and correlations are still those within a slide."""
@@ -53,6 +57,8 @@ class ProbeProtocol:
             raise bad_value("alpha", must='be "inner", "hest" or a finite number > 0', got=self.alpha)
         if not _is_number(self.c):
             raise bad_value("c", must="be a finite number > 0", got=self.c)
+        if not _is_number(self.buffer) and self.buffer != 0:
+            raise bad_value("buffer", must="be a finite number >= 0", got=self.buffer)
         if self.n_pcs is not None and not _is_int(self.n_pcs, least=1):
             raise bad_value("n_pcs", must="be None or an int >= 1", got=self.n_pcs)
         if not _is_int(self.n_null, least=0):

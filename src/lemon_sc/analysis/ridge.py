@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lemon_sc.analysis.correlation import MIN_CELLS
+from lemon_sc.metrics.correlation import MIN_CELLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

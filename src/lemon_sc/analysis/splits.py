@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial import cKDTree
 from sklearn.model_selection import StratifiedKFold
 
 from lemon_sc._core.errors import bad_value
-from lemon_sc.analysis.correlation import MIN_CELLS
+from lemon_sc.metrics.correlation import MIN_CELLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ class Folds:
     """``"groups"``, ``"spatial_blocks"`` or ``"stratified"``."""
 
     codes: NDArray[np.intp]
-    """(N,) fold of each cell, 0 .. F-1."""
+    """(N,) fold of each cell, 0 .. F-1; -1 for cells between blocks that are left out of training and test."""
 
     names: tuple[str, ...]
     """F names, in the order of the codes."""
@@ -57,7 +58,7 @@ class Folds:
     @property
     def sizes(self) -> NDArray[np.intp]:
         """(F,) cells per fold."""
-        return np.bincount(self.codes, minlength=len(self.names))
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
 
 
 def leave_one_group_out(
@@ -151,13 +152,18 @@ def stratified(labels: NDArray[np.generic], *, rng: np.random.Generator, n_folds
     return Folds(kind="stratified", codes=codes, names=tuple(f"fold_{i}" for i in range(n_folds)))
 
 
-def spatial_blocks(xy_N2: NDArray[np.floating], *, rng: np.random.Generator, n_folds: int = 5) -> Folds:
+def spatial_blocks(
+    xy_N2: NDArray[np.floating], *, rng: np.random.Generator, n_folds: int = 5, buffer: float = 0.0
+) -> Folds:
     """Folds of square blocks, for cells that lie on one slide.
 
     The bounding box is cut into about ``5 * n_folds`` squares of side ``sqrt(width * height / (5 * n_folds))``. The
     occupied blocks, in random order, go one by one to the fold with the fewest cells so far, so that folds have about
-    the same size. Cells at the border of a block still have neighbours on the other side: blocks make the leak small,
-    only groups remove it.
+    the same size. Without a buffer, cells at the border of a block have neighbours on the other side: blocks make the
+    leak small, only groups remove it.
+
+    With a buffer, cells that lie within half of it of a block of another fold are left out, so that no two cells of
+    different folds are nearer to each other than `buffer`.
 
     Parameters
     ----------
@@ -167,18 +173,23 @@ def spatial_blocks(xy_N2: NDArray[np.floating], *, rng: np.random.Generator, n_f
         Decides which block goes to which fold. The order of the cells does not matter.
     n_folds
         Number of folds, at least 2.
+    buffer
+        Least distance between cells of different folds, in units of the coordinates.
 
     Returns
     -------
-    The folds.
+    The folds; ``codes`` is -1 for cells that the buffer leaves out.
 
     Raises
     ------
     ValueError
-        If `n_folds` is below 2, all cells lie at one place, or fewer blocks than folds hold cells.
+        If `n_folds` is below 2, `buffer` is negative or leaves a fold without cells, all cells lie at one place, or
+        fewer blocks than folds hold cells.
     """
     if n_folds < 2:
         raise bad_value("n_folds", must="be an int >= 2", got=n_folds)
+    if not 0 <= buffer < np.inf:
+        raise bad_value("buffer", must="be a finite number >= 0", got=buffer)
     xy = np.asarray(xy_N2, dtype=np.float64)
     n_blocks = BLOCKS_PER_FOLD * n_folds
     origin = xy.min(axis=0) if len(xy) else np.zeros(2)
@@ -190,7 +201,9 @@ def spatial_blocks(xy_N2: NDArray[np.floating], *, rng: np.random.Generator, n_f
     side = max(float(np.sqrt(extent.prod() / n_blocks)), float(extent.max()) / n_blocks)
     blocks_along = np.maximum(np.ceil(extent / side).astype(np.int64), 1)
     cell = np.minimum(np.floor((xy - origin) / side).astype(np.int64), blocks_along - 1)
-    _, block, counts = np.unique(cell[:, 0] * blocks_along[1] + cell[:, 1], return_inverse=True, return_counts=True)
+    occupied, block, counts = np.unique(
+        cell[:, 0] * blocks_along[1] + cell[:, 1], return_inverse=True, return_counts=True
+    )
     if len(counts) < n_folds:
         msg = f"{n_folds} folds need at least {n_folds} blocks with cells, the coordinates fill {len(counts)}."
         raise ValueError(msg)
@@ -199,5 +212,41 @@ def spatial_blocks(xy_N2: NDArray[np.floating], *, rng: np.random.Generator, n_f
     for b in rng.permutation(len(counts)):
         fold_of_block[b] = filled.argmin()
         filled[fold_of_block[b]] += counts[b]
+    codes = fold_of_block[block.reshape(-1)]
+    if buffer:
+        corner = np.stack(np.divmod(occupied, blocks_along[1]), axis=1)
+        codes = _without_margin((xy - origin) / side, codes, corner, fold_of_block, blocks_along, margin=buffer / side)
     names = tuple(f"block_fold_{i}" for i in range(n_folds))
-    return Folds(kind="spatial_blocks", codes=fold_of_block[block.reshape(-1)], names=names, block_side=side)
+    return Folds(kind="spatial_blocks", codes=codes, names=names, block_side=side)
+
+
+def _without_margin(
+    xy_N2: NDArray[np.float64],
+    codes: NDArray[np.intp],
+    corner_B2: NDArray[np.int64],
+    fold_B: NDArray[np.intp],
+    blocks_along: NDArray[np.int64],
+    *,
+    margin: float,
+) -> NDArray[np.intp]:
+    """`codes`, -1 within half the margin of a block of another fold; lengths in sides of a block.
+
+    A way from one fold to another first leaves the one and last enters the other, half a margin each. That holds only
+    if the plane is covered, so an empty block counts to the fold of the nearest occupied one.
+    """
+    every = np.stack(np.meshgrid(*map(np.arange, blocks_along), indexing="ij"), axis=-1).reshape(-1, 2)
+    _, nearest = cKDTree(corner_B2).query(every)
+    fold = fold_B[nearest]
+    near = np.zeros(len(xy_N2), dtype=bool)
+    for at, of in zip(every, fold, strict=True):
+        outside = np.maximum(np.maximum(at - xy_N2, xy_N2 - (at + 1)), 0.0)
+        near |= (np.hypot(*outside.T) < margin / 2) & (codes != of)
+    kept = np.where(near, -1, codes)
+    left = np.bincount(kept[kept >= 0], minlength=int(fold_B.max()) + 1)
+    if not left.all():
+        msg = (
+            f"A buffer of {margin:.2g} times the side of a block leaves {int((left == 0).sum())} of {len(left)} folds "
+            "without cells. Choose a smaller `buffer`."
+        )
+        raise ValueError(msg)
+    return kept

@@ -89,7 +89,14 @@ class Canvas:
 
 
 def render_he(
-    tissue: Tissue, body: Array, details: Details, *, to_um: Array, shape: tuple[int, int], rng: np.random.Generator
+    tissue: Tissue,
+    body: Array,
+    details: Details,
+    *,
+    to_um: Array,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    stains: Array = STAINS,
 ) -> NDArray[np.uint8]:
     """Draw the section.
 
@@ -103,6 +110,8 @@ def render_he(
         Height and width in px.
     rng
         For the scanner's noise, which is drawn tile by tile, whatever the number of threads.
+    stains
+        Optical density per amount of haematoxylin and of eosin, (2, 3).
 
     Returns
     -------
@@ -114,7 +123,9 @@ def render_he(
     def draw(corner: tuple[int, int], noise: np.random.Generator) -> None:
         x, y = corner
         target = image[y : y + TILE, x : x + TILE]
-        light = _draw_tile(tissue, body, details, to_um, (x, y, target.shape[1], target.shape[0]))
+        canvas, halo = _draw_tile(tissue, body, details, to_um, (x, y, target.shape[1], target.shape[0]))
+        light = _develop(canvas, np.asarray(stains, dtype=np.float32))
+        light = light[halo : halo + target.shape[0], halo : halo + target.shape[1]]
         light += noise.standard_normal(light.shape, dtype=np.float32) * SCANNER_NOISE
         target[:] = np.rint(light).clip(0, 255)
 
@@ -123,8 +134,10 @@ def render_he(
     return image
 
 
-def _draw_tile(tissue: Tissue, body: Array, details: Details, to_um: Array, box: tuple[int, int, int, int]) -> Plane:
-    """Light (height, width, 3) of the tile ``box = (x, y, width, height)``, without noise."""
+def _draw_tile(
+    tissue: Tissue, body: Array, details: Details, to_um: Array, box: tuple[int, int, int, int]
+) -> tuple[Canvas, int]:
+    """Stain amounts of the tile ``box = (x, y, width, height)`` with a halo around it, and the width of the halo."""
     x, y, width, height = box
     halo = int(np.ceil(4 * PSF_UM / np.sqrt(abs(np.linalg.det(to_um[:2, :2])))))
     canvas = Canvas(to_um, x - halo, y - halo, width + 2 * halo, height + 2 * halo)
@@ -132,7 +145,7 @@ def _draw_tile(tissue: Tissue, body: Array, details: Details, to_um: Array, box:
     _cytoplasm(canvas, tissue, body, details)
     _chromatin(canvas, tissue, details)
     _section_edge(canvas, tissue, details)
-    return _develop(canvas)[halo : halo + height, halo : halo + width]
+    return canvas, halo
 
 
 def _background(canvas: Canvas, tissue: Tissue, details: Details) -> None:
@@ -244,9 +257,9 @@ def _section_edge(canvas: Canvas, tissue: Tissue, details: Details) -> None:
     canvas.e *= there * (1 + 0.08 * details.slow(canvas.x / 200 + 40, canvas.y / 200))
 
 
-def _develop(canvas: Canvas) -> Plane:
+def _develop(canvas: Canvas, stains: Plane) -> Plane:
     """Stain amounts to light (h, w, 3), blurred by the optics."""
-    density = canvas.h[..., None] * STAINS[0] + canvas.e[..., None] * STAINS[1]
+    density = canvas.h[..., None] * stains[0] + canvas.e[..., None] * stains[1]
     sigma = PSF_UM / canvas.pixel
     return gaussian_filter(WHITE * np.exp(-density), (sigma, sigma, 0), truncate=4)
 

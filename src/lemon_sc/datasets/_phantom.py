@@ -20,10 +20,12 @@ from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import bad_value, one_of
 from lemon_sc._core.record import write_record
 from lemon_sc._core.rng import RNG, spawn
+from lemon_sc.crops.stain import REFERENCE
+from lemon_sc.crops.stain_references import REFERENCES
 from lemon_sc.datasets import _tissue as ti
 from lemon_sc.datasets._cells import cell_polygons, grow
 from lemon_sc.datasets._expression import plant_expression
-from lemon_sc.datasets._he import render_he
+from lemon_sc.datasets._he import STAINS, render_he
 from lemon_sc.datasets._ids import cell_id_strings
 from lemon_sc.datasets._looks import draw_details
 from lemon_sc.datasets._placement import PIXEL_SIZE, Placement, place_he
@@ -60,6 +62,7 @@ def phantom(
     flip: bool = True,
     shear: float = 0.01,
     ids: str = "string",
+    stain: str | None = None,
 ) -> sd.SpatialData:
     """A synthetic breast tumour: a Xenium run and its H&E as one SpatialData, with the truth about every cell and gene.
 
@@ -84,6 +87,9 @@ def phantom(
     ids
         ``"string"``: cell ids and nuclei as in Xenium Onboard Analysis 2 and later. ``"int"``: as in 1.0, where every
         nucleus has the id of its cell, no cell has two, and there is a ``morphology_mip`` beside ``morphology_focus``.
+    stain
+        Whose stain the section has: ``"tnbc"``, ``"nuinsseg"``, ``"brecahad"``, ``"midog21"``, ``"tcga"`` or
+        ``"xenium"``, typical slides of public sets. ``None``: the reference of Macenko normalisation.
 
     Returns
     -------
@@ -111,16 +117,18 @@ def phantom(
     """
     _check(n_cells, mpp, rotation, shear)
     one_of("ids", ids, ("string", "int"))
+    stains = STAINS if stain is None else _stains_of(one_of("stain", stain, REFERENCES))
     streams = spawn(rng, 7)
     tissue = ti.make_tissue(streams[0], n_cells, multinucleate=ids == "string")
     body, details = grow(tissue), draw_details(streams[1], tissue)
     placement = place_he(tissue.nuclei.centre, tissue.side, mpp=mpp, rotation=rotation, flip=flip, shear=shear)
     to_um = np.diag([PIXEL_SIZE, PIXEL_SIZE, 1.0]) @ placement.affine
-    he = render_he(tissue, body, details, to_um=to_um, shape=placement.shape, rng=streams[2])
+    he = render_he(tissue, body, details, to_um=to_um, shape=placement.shape, rng=streams[2], stains=stains)
     made = _draw_ids(streams[3], tissue, ids)
     shapes, cells = _shapes(tissue, body, made, ids)
     table = _table(tissue, cells, placement, made, rng=streams[4], ids=ids)
     parameters = {"n_cells": n_cells, "mpp": mpp, "rotation": rotation, "flip": flip, "shear": shear, "ids": ids}
+    parameters["stain"] = stain or ""
     write_record(table, PHANTOM, {**parameters, "pixel_size": PIXEL_SIZE, "affine": placement.affine})
     transcripts = draw_transcripts(
         streams[5], tissue, body, table.X.toarray().astype(int), genes=list(table.var_names), cell_id=made.cell
@@ -135,6 +143,12 @@ def phantom(
         shapes=shapes,
         tables={"table": table},
     )
+
+
+def _stains_of(name: str) -> Array:
+    """Optical density per amount of each stain (2, 3), amounts being those that the published reference has."""
+    made = REFERENCES[name]
+    return (made.vectors * (made.strength / REFERENCE.strength)).T
 
 
 def _check(n_cells: int, mpp: float, rotation: float, shear: float) -> None:

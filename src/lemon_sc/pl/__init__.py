@@ -9,5 +9,6 @@ from lemon_sc.pl._nuclei import nuclei
 from lemon_sc.pl._outlines import outlines
 from lemon_sc.pl._probe import probe
 from lemon_sc.pl._qc import nucleus_qc
+from lemon_sc.pl._stain_robustness import stain_robustness
 
-__all__ = ["markers", "morans_i", "morphology_map", "nuclei", "nucleus_qc", "outlines", "probe"]
+__all__ = ["markers", "morans_i", "morphology_map", "nuclei", "nucleus_qc", "outlines", "probe", "stain_robustness"]

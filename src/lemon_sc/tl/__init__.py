@@ -6,5 +6,15 @@ from lemon_sc.tl._embed import embed
 from lemon_sc.tl._morans_i import local_morans_i, morans_i
 from lemon_sc.tl._probe import probe
 from lemon_sc.tl._provenance import provenance
+from lemon_sc.tl._stain_robustness import stain_robustness
 
-__all__ = ["KNNTransformer", "ProbeProtocol", "embed", "local_morans_i", "morans_i", "probe", "provenance"]
+__all__ = [
+    "KNNTransformer",
+    "ProbeProtocol",
+    "embed",
+    "local_morans_i",
+    "morans_i",
+    "probe",
+    "provenance",
+    "stain_robustness",
+]

@@ -12,7 +12,7 @@ from lemon_sc._core import keys
 from lemon_sc._core.log import logger
 from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.table import as_table
-from lemon_sc._objects.nuclei import crop_batches, extraction, nuclei_of
+from lemon_sc._objects.nuclei import STAIN, crop_batches, extraction, nuclei_of
 from lemon_sc.embed.devices import cuts_crops, resolve_devices, resolve_dtype
 from lemon_sc.embed.run import embed_batches
 from lemon_sc.models.registry import as_encoder
@@ -85,6 +85,7 @@ def embed_table(
         logger.warning("%d nuclei lie too close to the border for crops of %d px: NaN", cut_off, card.input_px)
     record = {**describe(encoder, device=device, dtype=dtype), **{name: made[name] for name in CUT_AS}}
     record["mask"] = made["mask"] if mask is None else mask
+    record[STAIN] = made.get(STAIN, "")
     how = {"device": device, "batch_size": batch_size, "dtype": record["dtype"]}
     if store is None:
         z = embed_batches(batches, encoder, n=len(nuclei), **how)
@@ -141,7 +142,8 @@ def in_words(record: dict[str, Any]) -> str:
     pooling = f", pooling {record['pooling']}" if record["pooling"] else ""
     mask = f", mask {record['mask']}" if record["mask"] else ""
     several = "" if record["multiple"] != "mean" else ", mean of several nuclei"
-    return f"{record['model']}{weights}, {record['input_px']} px at {record['mpp']:g} um{pooling}{mask}{several}"
+    stain = f", stain {record[STAIN]}" if record[STAIN] else ""
+    return f"{record['model']}{weights}, {record['input_px']} px at {record['mpp']:g} um{pooling}{mask}{several}{stain}"
 
 
 def describe(encoder: Encoder, *, device: str, dtype: str) -> dict[str, Any]:

@@ -87,8 +87,8 @@ def probe(
         Key in ``adata.obsm`` for the out-of-fold predictions; ``None`` does not keep them.
     protocol
         ``"default"``, ``"hest"`` (256 principal components, penalty ``100 / (F * G)``, no intercept), or a
-        `ProbeProtocol` with the kind of folds, the patient, penalties, components, the choice of genes, the positive
-        class and the number of shuffles.
+        `ProbeProtocol` with the kind of folds, the distance between blocks, the patient, penalties, components, the
+        choice of genes, the positive class and the number of shuffles.
 
     Returns
     -------
@@ -113,7 +113,10 @@ def probe(
         chance level; ``score_group_only``, the score of a probe that sees only the group (stratified folds with
         `groups`, else NaN); ``n_shared_rows``, cells whose embedding is, bit for bit, that of a cell in another fold;
         ``n_overlapping``, cells whose crop overlaps with one in another fold (``obsm["nucleus_xy"]``, else
-        ``obsm["spatial"]`` in um), within what ``overlap_within`` says. The rest is the protocol.
+        ``obsm["spatial"]`` in um), within what ``overlap_within`` says; ``n_duplicates`` and ``n_near_duplicates``,
+        cells whose crop in ``obsm["nuclei"]`` is, pixel for pixel or nearly, that of a cell in another fold, of
+        ``n_crops_compared`` crops (NaN without crops in memory); ``n_in_buffer``, cells between blocks that were left
+        out. The rest is the protocol.
     ``.obsm[predictions]``
         Float32, (n_obs, n_targets), expression or class probabilities, columns in the order of the record's ``genes``
         or ``classes``; NaN for cells that were left out.
@@ -184,8 +187,8 @@ def _probe_genes(
     plan: ProbeProtocol,
     rng: np.random.Generator,
 ) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    genes, used = _targets(adata, target, layer=layer, cells=cells, train_only=plan.train_only)
-    y, transform = _log_expression(adata, genes, layer=layer, rows=cells.rows)
+    genes, used = targets_of(adata, target, layer=layer, cells=cells, train_only=plan.train_only)
+    y, transform = log_expression(adata, genes, layer=layer, rows=cells.rows)
     result = ridge_probe(
         cells.x, y, cells.folds, rng=rng, n_null=plan.n_null, alpha=plan.alpha, n_pcs=plan.n_pcs, used_FG=used
     )
@@ -214,7 +217,7 @@ def _probe_classes(
     return made, result.probability
 
 
-def _targets(
+def targets_of(
     adata: AnnData, target: str | Sequence[str], *, layer: str | None, cells: Cells, train_only: bool
 ) -> tuple[list[str], NDArray[np.bool_] | None]:
     """Names of the genes to predict, and in which folds (F, G), if not in all."""
@@ -246,7 +249,7 @@ def _top(mean_FG: NDArray[np.float64], genes: list[str], folds: Folds, of: NDArr
     return top_genes(mean, genes, n=N_TOP_GENES)
 
 
-def _log_expression(
+def log_expression(
     adata: AnnData, genes: list[str], *, layer: str | None, rows: NDArray[np.bool_]
 ) -> tuple[NDArray[np.floating], str]:
     y = dense(expression(adata, genes, layer=layer, rows=rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from lemon_sc._core import keys
 from lemon_sc._core.errors import bad_value, missing_key
 from lemon_sc._core.log import logger
+from lemon_sc.analysis.duplicates import SIDE, duplicate_crops
 from lemon_sc.analysis.leakage import group_identity, overlapping_windows, shared_rows
 from lemon_sc.analysis.splits import Folds, leave_one_group_out, spatial_blocks, stratified
 from lemon_sc.tl._expression import embedded_rows
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 SPATIAL = "spatial"
 WINDOW_UM = 10.0
 """Side of a crop where the table does not say: 40 px of 0.25 um."""
+MOST_COMPARED = 20_000
+"""Crops that are searched for duplicates; the time grows with their square."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -134,14 +137,21 @@ def take_cells(
         raise ValueError(msg)
     labels = None if label is None else _text(adata.obs[label], rows)
     of_group = None if groups is None else _text(adata.obs[groups], rows)
+    folds = _folds(adata, kind, rows, labels=labels, of_group=of_group, protocol=protocol, rng=rng)
+    kept = folds.codes >= 0
+    if not kept.all():
+        rows = rows.copy()
+        rows[rows] = kept
+        labels, folds = None if labels is None else labels[kept], replace(folds, codes=folds.codes[kept])
     return Cells(
         rows=rows,
         x=rep if rows.all() else rep[rows],
         labels=labels,
-        folds=_folds(adata, kind, rows, labels=labels, of_group=of_group, patient_key=protocol.patient_key, rng=rng),
+        folds=folds,
         groups=of_group,
         counts={
             "n_cells": int(rows.sum()),
+            "n_in_buffer": int((~kept).sum()),
             "n_no_embedding": int((~embedded).sum()),
             "n_no_group": int((embedded & ~placed).sum()),
             "n_no_label": int((embedded & placed & ~has_label).sum()),
@@ -160,6 +170,8 @@ def fold_kind(protocol: ProbeProtocol, *, groups: str | None, label: str | None)
         raise bad_value(
             "groups", must="be None for blocks, which divide one slide", got=groups, fix="Probe one slide at a time."
         )
+    if protocol.buffer and kind != "blocks":
+        raise bad_value("buffer", must="be 0 unless folds are blocks of one slide (`groups=None`)", got=protocol.buffer)
     if kind == "stratified" and label is None:
         raise bad_value("folds", must='be "groups" or "blocks" for genes', got=kind)
     if protocol.patient_key is not None and kind != "groups":
@@ -211,14 +223,15 @@ def _folds(
     *,
     labels: NDArray[np.str_] | None,
     of_group: NDArray[np.str_] | None,
-    patient_key: str | None,
+    protocol: ProbeProtocol,
     rng: np.random.Generator,
 ) -> Folds:
     if kind == "groups" and of_group is not None:
-        return leave_one_group_out(of_group, None if patient_key is None else _text(adata.obs[patient_key], rows))
+        patient = protocol.patient_key
+        return leave_one_group_out(of_group, None if patient is None else _text(adata.obs[patient], rows))
     if kind == "stratified" and labels is not None:
         return stratified(labels, rng=rng)
-    return spatial_blocks(np.asarray(adata.obsm[SPATIAL])[rows, :2], rng=rng)
+    return spatial_blocks(np.asarray(adata.obsm[SPATIAL])[rows, :2], rng=rng, buffer=float(protocol.buffer))
 
 
 def leakage(adata: AnnData, cells: Cells, *, rng: np.random.Generator) -> dict[str, Any]:
@@ -245,6 +258,14 @@ def leakage(adata: AnnData, cells: Cells, *, rng: np.random.Generator) -> dict[s
         _, code = np.unique(cells.groups, return_inverse=True)
         identity = group_identity(cells.x, code.reshape(-1), rng=rng)
         made |= {"group_identity": identity.balanced_accuracy, "group_identity_chance": identity.chance}
+    made |= _duplicates(adata, cells, apart, rng=rng)
+    if made["n_duplicates"] > 0 or made["n_near_duplicates"] > 0:
+        logger.warning(
+            "probe: of %d crops %d are, pixel for pixel, that of a cell in another fold; %d look the same",
+            made["n_crops_compared"],
+            made["n_duplicates"],
+            made["n_near_duplicates"],
+        )
     if made["n_shared_rows"]:
         logger.warning(
             "probe: %d cells share their embedding, bit for bit, with a held-out cell", made["n_shared_rows"]
@@ -259,6 +280,21 @@ def leakage(adata: AnnData, cells: Cells, *, rng: np.random.Generator) -> dict[s
             made["overlap_from"],
         )
     return made
+
+
+def _duplicates(adata: AnnData, cells: Cells, apart: NDArray[np.intp], *, rng: np.random.Generator) -> dict[str, Any]:
+    """Cells whose crop is, or looks like, that of a cell in another fold; NaN where crops are not in memory."""
+    crops = adata.obsm.get(keys.NUCLEI)
+    if crops is None or min(crops.shape[1:3]) < SIDE:
+        return {"n_duplicates": float("nan"), "n_near_duplicates": float("nan"), "n_crops_compared": 0}
+    at = np.flatnonzero(cells.rows)
+    some = np.sort(rng.choice(len(at), MOST_COMPARED, replace=False)) if len(at) > MOST_COMPARED else np.arange(len(at))
+    found = duplicate_crops(np.asarray(crops[at[some]]), apart[some])
+    return {
+        "n_duplicates": float(found.exact.sum()),
+        "n_near_duplicates": float(found.near.sum()),
+        "n_crops_compared": len(some),
+    }
 
 
 def _overlap(adata: AnnData, cells: Cells, apart: NDArray[np.intp]) -> dict[str, Any]:

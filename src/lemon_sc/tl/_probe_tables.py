@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lemon_sc.analysis.probe import ProbeResult, nanmean, nanstd, pvalues
+from lemon_sc.analysis.probe import ProbeResult, pvalues
 from lemon_sc.metrics.classification import METRICS
+from lemon_sc.metrics.means import nanmean, nanstd
 
 if TYPE_CHECKING:
     from lemon_sc.analysis.logistic import LogisticResult

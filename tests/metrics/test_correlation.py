@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import pearsonr
 
-from lemon_sc.analysis.correlation import constant_floor, pearson
+from lemon_sc.metrics.correlation import constant_floor, pearson
 
 
 def test_equals_scipy():
