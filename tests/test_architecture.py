@@ -22,7 +22,7 @@ LAYERS = [
     "_objects",
     "pp tl pl datasets train",
     "bench",
-    "report truth batch",
+    "report truth batch segment",
     "cli",
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row.split()}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from lemon_sc import datasets, metrics, models, pl, pp, tl, train
+    from lemon_sc import bench, datasets, metrics, models, pl, pp, seg, tl, train
 
-__all__ = ["datasets", "metrics", "models", "pl", "pp", "tl", "train"]
+__all__ = ["bench", "datasets", "metrics", "models", "pl", "pp", "seg", "tl", "train"]
 
 try:
     __version__ = version("lemon_sc")

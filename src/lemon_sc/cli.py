@@ -1,4 +1,4 @@
-"""The ``lemon-sc`` command: demo, run, embed, train, doctor."""
+"""The ``lemon-sc`` command: demo, run, embed, train, bench, segment, doctor."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lemon_sc
+from lemon_sc import segment as segment_command
+from lemon_sc.bench import command as bench_command
 from lemon_sc.train.command import add_arguments, train
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
     embed.add_argument("--scheduler", help="address of a Dask scheduler, such as host:8786")
 
     add_arguments(commands.add_parser("train", help="train an encoder on a corpus of crops"))
+    bench_command.add_arguments(commands.add_parser("bench", help="measure encoders on labelled sets of nuclei"))
+    segment_command.add_arguments(commands.add_parser("segment", help="find the nuclei of an H&E slide"))
     commands.add_parser("doctor", help="what is installed, which device, which weights, what is missing")
     return top
 
@@ -181,6 +185,15 @@ def embed(args: argparse.Namespace) -> None:
         )
 
 
+def bench(args: argparse.Namespace) -> None:
+    """Measure encoders, and print what came out."""
+    from contextlib import nullcontext
+
+    with connected(args.scheduler) if args.scheduler else nullcontext():
+        for line in bench_command.bench(args):
+            print(line)
+
+
 def connected(address: str) -> Client:
     """A client of a Dask scheduler."""
     from distributed import Client
@@ -256,6 +269,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             embed(args)
         elif args.command == "train":
             train(args)
+        elif args.command == "bench":
+            bench(args)
+        elif args.command == "segment":
+            print(segment_command.segment(args))
         else:
             return doctor()
     except KeyboardInterrupt:

@@ -16,30 +16,6 @@ def crops(n=7):
     return np.random.default_rng(0).integers(0, 256, (n, 40, 40, 3), dtype=np.uint8)
 
 
-def test_no_group_is_on_both_sides_and_folds_have_all_classes():
-    rng = np.random.default_rng(0)
-    groups, labels = rng.integers(0, 40, 2000).astype(str), rng.choice(["a", "b", "c"], 2000)
-    folds = encoders.grouped(labels, groups)
-    table = pd.DataFrame({"fold": folds.codes, "group": groups, "label": labels})
-    assert table.groupby("group")["fold"].nunique().eq(1).all()
-    assert table.groupby("fold")["label"].nunique().tolist() == [3] * 5
-    assert (folds.kind, len(folds.names)) == ("groups", 5)
-    assert len(encoders.grouped(labels[:100], groups[:100] < "2").names) == 2
-
-
-def test_histograms_are_those_of_numpy():
-    images = crops()
-    for row, image in zip(encoders.histograms(images), images, strict=True):
-        truth = [np.histogram(image[..., k], bins=16, range=(0, 256))[0] / 1600 for k in range(3)]
-        np.testing.assert_allclose(row, np.concatenate(truth), atol=1e-6)
-
-
-def test_pixels_are_means_of_two_by_two():
-    images = crops(2).astype(float)
-    truth = (images[:, ::2, ::2] + images[:, 1::2, ::2] + images[:, ::2, 1::2] + images[:, 1::2, 1::2]) / 4
-    np.testing.assert_allclose(encoders.pixels(crops(2)), truth.reshape(2, -1), rtol=1e-6)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     rng = np.random.default_rng(0)

@@ -313,7 +313,9 @@ def test_recipes_that_cannot_be(change, message):
 def test_crops_that_cannot_be():
     with pytest.raises(ValueError, match=r"`crops` must be uint8 \(n, S, S, 3\), RGB, got 'torch.float32"):
         augment(torch.zeros(2, 60, 60, 3), a1(), generator=generator())
-    with pytest.raises(ValueError, match="side of 57 px or more, so that rotating leaves no corner empty, got 40"):
+    with pytest.raises(
+        ValueError, match="side of 57 px or more, so that no corner is empty after a rotation or a shift, got 40"
+    ):
         augment(torch.zeros(2, 40, 40, 3, dtype=torch.uint8), a1(), generator=generator())
     with pytest.raises(ValueError, match="more by an even number, around the frame, got 59"):
         augment(torch.zeros(2, 59, 59, 3, dtype=torch.uint8), a1(), generator=generator())

@@ -33,7 +33,7 @@ def test_the_loss_by_numpy(variant):
         method.mask_token.add_(0.5)
     views = views_for(method)
     loss, metrics = method(views, at(3, 100, 10))
-    mask = method._masks(8, at(3, 100, 10)).numpy()
+    mask = method._masks(4, at(3, 100, 10)).numpy()
 
     def scores(side, token_rows):
         with torch.no_grad():
@@ -125,10 +125,10 @@ def test_the_teacher_follows_after_the_step():
 
 def test_masks_depend_on_seed_and_step_alone():
     method = build()
-    first, again = method._masks(8, at(5)), method._masks(8, at(5))
+    first, again = method._masks(4, at(5)), method._masks(4, at(5))
     assert torch.equal(first, again)
-    assert not torch.equal(first, method._masks(8, at(6)))
-    assert not torch.equal(first, method._masks(8, at(5, seed=1)))
+    assert not torch.equal(first, method._masks(4, at(6)))
+    assert not torch.equal(first, method._masks(4, at(5, seed=1)))
 
 
 def test_learning_rates_of_layers():

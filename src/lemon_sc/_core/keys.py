@@ -37,11 +37,29 @@ CROWDED: Final = "nucleus_crowded"
 NUCLEI: Final = "nuclei"
 """Record of `pp.extract_nuclei` in ``uns[UNS]``, and ``adata.obsm[NUCLEI]`` when crops are kept in memory."""
 
+SEGMENT: Final = "segment"
+"""Record of `pp.segment_nuclei` and `pp.add_nuclei` in ``uns[UNS]`` of the nuclei's own table."""
+
+NUCLEUS_TYPE: Final = "nucleus_type"
+"""``adata.obs[NUCLEUS_TYPE]``: type of a nucleus found in the H&E, categorical."""
+
+NUCLEUS_PROBABILITY: Final = "nucleus_probability"
+"""``adata.obs[NUCLEUS_PROBABILITY]``: how sure the model was, 0 to 1; NaN where nobody says."""
+
+NUCLEUS_AREA: Final = "nucleus_area_um2"
+"""``adata.obs[NUCLEUS_AREA]``: area of the outline."""
+
+OWN_TABLE: Final = "_table"
+"""Nuclei found in the H&E are ``sdata.shapes[key]``, and ``sdata.tables[key + OWN_TABLE]`` has a row for each."""
+
 EMBED: Final = "embed"
 """Record of `tl.embed` in ``uns[UNS]``, one per ``key_added``."""
 
 PROBE: Final = "probe"
 """Record of `tl.probe` in ``uns[UNS]``, one per ``key_added``."""
+
+STAIN_ROBUSTNESS: Final = "stain_robustness"
+"""Record of `tl.stain_robustness` in ``uns[UNS]``, one per ``key_added``."""
 
 MORAN: Final = "moranI"
 """``adata.uns[MORAN]``: squidpy's table of Moran's I."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     Batches = Iterator[tuple[NDArray[np.int64], Any]]  # crops, uint8 (b, S, S, 3), or `Uncut`
 
 EXTRACT_FIRST = "Run `lm.pp.extract_nuclei` first."
+STAIN = "stain"
+"""Entry of the extraction's record: how `lm.pp.normalize_stain` changed the crops."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -296,6 +298,13 @@ def crop_batches(
                 raise ValueError(msg)
             batches = masked(batches, scene_of(data, record), nuclei, mask=wanted)
         return nuclei, batches, source
+    if record.get(STAIN):
+        msg = (
+            f"The crops were stain-normalised ({record[STAIN]}), {record['size_px']} px at {record['target_mpp']:g} "
+            f"um/px{' with a mask' if record['mask'] else ''}; there are none of {size} px at {target_mpp:g} um/px: "
+            "the image was not. Extract crops that fit (`size_px=`, `mask=`), then normalise them."
+        )
+        raise ValueError(msg)
     if not isinstance(data, sd.SpatialData):
         msg = (
             f"The table holds no crops of {size} px at {target_mpp:g} um/px, only where the nuclei lie. Pass the "

@@ -127,8 +127,20 @@ def check_rgb(array: xr.DataArray, image_key: str) -> None:
         raise ValueError(msg)
 
 
-def _open_image(sdata: sd.SpatialData, image_key: str) -> Image:
-    """``sdata.images[image_key]`` as an image that is read in parts, after checking that it is uint8 RGB."""
+def open_image(sdata: sd.SpatialData, image_key: str) -> Image:
+    """An image of a SpatialData as one that is read in parts, after checking that it is uint8 RGB.
+
+    Parameters
+    ----------
+    sdata
+        SpatialData with the image.
+    image_key
+        Its name in ``sdata.images``.
+
+    Returns
+    -------
+    The image.
+    """
     if image_key not in sdata.images:
         raise missing_key(image_key, where="sdata.images", have=sdata.images, fix="Add the H&E with `lm.pp.add_image`.")
     levels = levels_of(sdata.images[image_key], "image")
@@ -211,7 +223,7 @@ def resolve(
     if not isinstance(sdata, sd.SpatialData):
         msg = f"`sdata` must be a SpatialData, got {type(sdata).__name__}."
         raise TypeError(msg)
-    image = _open_image(sdata, image_key)
+    image = open_image(sdata, image_key)
     nuclei, kind = find_nuclei(sdata, shapes_key)
     system = _shared_system(sdata.images[image_key], nuclei, image_key=image_key, shapes_key=shapes_key)
     image_to_system = to_system(sdata.images[image_key], system)

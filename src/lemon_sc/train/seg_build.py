@@ -1,0 +1,127 @@
+"""From a segmenter's recipe to network and optimiser; encoders begin with weights of `lm.models`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+
+from lemon_sc._core.errors import bad_value, listing
+from lemon_sc.models import registry
+from lemon_sc.models.networks import TileEncoder
+from lemon_sc.seg.network import build_network
+from lemon_sc.seg.taps import CELL_VITS, VitTaps
+
+if TYPE_CHECKING:
+    from lemon_sc.seg.network import CellViT
+    from lemon_sc.train.seg_recipes import SegRecipe
+
+
+def build_segmenter(recipe: SegRecipe, classes: tuple[str, ...]) -> CellViT:
+    """The network of a recipe, on the CPU, in training mode.
+
+    Parameters
+    ----------
+    recipe
+        The recipe; its weights of the encoder are loaded, if it names some.
+    classes
+        Types by channel, the background first; empty for none.
+
+    Returns
+    -------
+    The network.
+
+    Raises
+    ------
+    ValueError
+        Weights of another network than the recipe's encoder.
+    """
+    generator = torch.Generator().manual_seed(recipe.seed)
+    network = build_network(recipe.card(classes), drop_path=recipe.drop_path, generator=generator)
+    if recipe.encoder_weights is not None:
+        fill_encoder(network.encoder, recipe)
+    return network
+
+
+def fill_encoder(encoder: torch.nn.Module, recipe: SegRecipe) -> None:
+    """Load weights of `lm.models` into an encoder, in place.
+
+    The position embedding is resampled to the tile (bicubic); that of our own transformers is a formula, and stays.
+
+    Parameters
+    ----------
+    encoder
+        Of the recipe.
+    recipe
+        Names the weights.
+
+    Raises
+    ------
+    ValueError
+        The encoder is no transformer, or the weights are of another one.
+    """
+    what = f"`encoder_weights` {recipe.encoder_weights!r}"
+    if not (isinstance(encoder, VitTaps) and isinstance(encoder.vit, VisionTransformer)):
+        raise bad_value("encoder_weights", must=f"be None for {recipe.encoder}", got=recipe.encoder_weights)
+    vit = encoder.vit
+    module = registry.load(str(recipe.encoder_weights)).module
+    source = module.backbone if isinstance(module, TileEncoder) else module
+    if not isinstance(source, VisionTransformer):
+        msg = f"{what} is a {type(source).__name__}, not a vision transformer. Name the weights of a {recipe.encoder}."
+        raise ValueError(msg)
+    state, own = dict(source.state_dict()), vit.state_dict()
+    if recipe.encoder in CELL_VITS:
+        state["pos_embed"] = own["pos_embed"]
+    elif state["pos_embed"].shape != own["pos_embed"].shape:
+        prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+        grid = list(vit.patch_embed.grid_size)
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], grid, num_prefix_tokens=prefix)
+    wrong = sorted(
+        k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape
+    )
+    heads = [cast("Any", v.blocks[0]).attn.num_heads for v in (source, vit)]
+    if wrong or heads[0] != heads[1]:
+        why = (
+            f"{len(wrong)} tensors differ, {listing(wrong, most=4)}"
+            if wrong
+            else f"it has {heads[0]} heads, not {heads[1]}"
+        )
+        msg = f"{what} does not fit {recipe.encoder}: {why}. Name the weights of such a network."
+        raise ValueError(msg)
+    vit.load_state_dict(state)
+
+
+def seg_optimizer(recipe: SegRecipe, network: CellViT) -> torch.optim.AdamW:
+    """AdamW on all that learns, where it lies.
+
+    Parameters
+    ----------
+    recipe, network
+        The recipe, and its network.
+
+    Returns
+    -------
+    The optimiser, without state.
+    """
+    learning = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.AdamW(learning, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+
+
+def freeze_encoder(network: CellViT, *, frozen: bool, learning: list[torch.nn.Parameter]) -> None:
+    """Let the encoder learn or not, in place, the network in training mode otherwise.
+
+    Parameters
+    ----------
+    network
+        The network.
+    frozen
+        Whether its encoder is as it would be at inference.
+    learning
+        Parameters of the encoder that learn when it is not frozen.
+    """
+    network.train()
+    network.encoder.train(not frozen)
+    for parameter in learning:
+        parameter.requires_grad_(not frozen)
