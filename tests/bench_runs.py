@@ -68,7 +68,7 @@ def whole():
         {
             "task": "pannuke",
             "encoder": "",
-            "reason": "No data for 'pannuke': '/somewhere/pannuke' does not exist. They are published at example.org",
+            "reason": "No data for 'pannuke': 'data/pannuke' does not exist. They are published at example.org",
         }
     ]
     return table
