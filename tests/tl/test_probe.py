@@ -221,6 +221,7 @@ def test_named_protocol_of_hest():
         "train_only": False,
         "pos_label": "none",
         "n_null": 20,
+        "buffer": 0.0,
     }
 
 
