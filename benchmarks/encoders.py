@@ -7,7 +7,7 @@ Frozen embeddings of crops of 40 px at 0.25 um/px, standardised in the training 
 `--groups slide` no slide is on both sides (5 folds of whole slides, as even in their classes as can be), which is what
 a new slide will see, and scores lower.
 
-    amibr        normal or atypical mitosis, AMi-Br, slides held out from the corpus (`corpus.held_out`)
+    amibr        normal or atypical mitosis, AMi-Br, slides held out from the corpus (`held_out` of `lemon_sc.bench`)
     amibr_all    the same, all slides; an encoder that was trained on the corpus has seen half of them, without labels
     atnorm       the same, TCGA (AtNorM-Br); it names no slides, so there is no `--groups slide` of it
     brecahad     tumour, other, apoptosis, mitosis: the two cases held out from the corpus
