@@ -185,6 +185,21 @@ def test_killed_at_random_moments_the_result_is_that_of_one_run(path, reference,
     assert done <= N
 
 
+def test_what_zarr_had_begun_to_write_is_not_kept(path, reference):
+    """A child that is killed while zarr writes a file leaves that file under another name."""
+    process = child(path, seconds=5)
+    work = path.with_name(f".{path.name}.partial") / "group"
+    while not (work / "rows").exists():
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    stray = work / "rows" / "c" / "6" / "0.77b5c68a5b6a4e99abf774aa03a7866c.partial"
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.touch()
+    write(path, N, SHARD)
+    assert files(path) == reference
+
+
 def test_killed_between_the_renames_nothing_is_lost(path, reference, monkeypatch):
     """The moment in which the old table has left its place and the new one has not taken it yet."""
     write(path, 4, 2, id="b")

@@ -337,6 +337,8 @@ def finish(shards: Shards) -> None:
     group = zarr.open_group(shards.group, mode="r+")
     group.attrs[DIGESTS] = {str(k): shards.digests[k] for k in sorted(shards.digests)}
     sync(shards.group / "zarr.json")
+    for stray in shards.group.rglob("*.partial"):  # what zarr was writing when an earlier run was killed
+        stray.unlink()
     if shards.group != path:
         swap(shards.group, path)
     shutil.rmtree(work)
