@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from lemon_sc._core.memory import return_freed
 from lemon_sc._core.threads import in_order_on
 from lemon_sc.crops.border import Border
 from lemon_sc.crops.resample import Resampler, resampler
@@ -366,3 +367,4 @@ def run_plan(level: Level, plan: BlockPlan, *, workers: int) -> Iterator[Batch]:
             yield from batches_of(pool, plan, block, pixels, workers)
             del pixels  # before the next block is begun
             yield from crossing.result()
+            return_freed()
