@@ -13,6 +13,8 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/lemon-sc demo --out demo
 
+# tests run side by side, one on each core
+test: export OMP_NUM_THREADS = 1
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n auto --dist worksteal
 

@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in child processes, too: tests run side by side
+
 import pytest
 from real_data import there
 from scenes import blob_scene, place
 
-os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).parents[1]
 
 

@@ -1,23 +1,28 @@
 """The main line, killed again and again at random moments, ends as if it had never been interrupted."""
 
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import kill_me
 import numpy as np
 import pytest
+from children import children
 
 import lemon_sc as lm
 
-CHILD = Path(__file__).with_name("kill_me.py")
-
 
 def start(slide, folder, out):
-    command = [sys.executable, str(CHILD), str(slide), str(folder), str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout.readline() == "ready\n"
+    """A child that has opened the slide."""
+    context = children()
+    ready, told = context.Pipe(duplex=False)
+    process = context.Process(target=kill_me.main, args=(slide, folder, out, told))
+    process.start()
+    assert ready.recv() == "ready"
     return process
+
+
+def ended(process):
+    process.join()
+    return process.exitcode
 
 
 def content(folder):
@@ -33,16 +38,18 @@ def test_killed_at_random_moments(tmp_path):
     lm.datasets.phantom(n_cells=150).write(tmp_path / "slide.zarr")
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
+    whole = start(tmp_path / "slide.zarr", tmp_path / "whole", tmp_path / "whole.npz")
     began = time.monotonic()
-    assert start(tmp_path / "slide.zarr", tmp_path / "whole", tmp_path / "whole.npz").wait() == 0
+    assert ended(whole) == 0
     took = time.monotonic() - began
-    rng = np.random.default_rng(0)
+    rng, codes = np.random.default_rng(0), []
     for _ in range(4):
         process = start(tmp_path / "slide.zarr", tmp_path / "killed", tmp_path / "killed.npz")
         time.sleep(rng.uniform(0, took / 2))
         process.kill()
-        process.wait()
-    assert start(tmp_path / "slide.zarr", tmp_path / "killed", tmp_path / "killed.npz").wait() == 0
+        codes.append(ended(process))
+    assert any(codes), "none was killed before its end"
+    assert ended(start(tmp_path / "slide.zarr", tmp_path / "killed", tmp_path / "killed.npz")) == 0
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
     assert sorted(p.name for p in (tmp_path / "killed").iterdir()) == ["crops.zarr", "rows.zarr"]
     with np.load(tmp_path / "killed.npz") as killed, np.load(tmp_path / "whole.npz") as whole:

@@ -1,13 +1,11 @@
 """Tutorials run, and each notebook is its script, executed."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
+from children import children, run_script
 
 HOME = Path(__file__).parents[1] / "tutorials"
 SCRIPTS = sorted(HOME.glob("[0-9]*.py"))
@@ -19,13 +17,16 @@ def notebook_of(script):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
 def test_the_script_runs(script, tmp_path):
-    env = {**os.environ, "LEMON_SC_TUTORIAL_CELLS": "300", "MPLBACKEND": "Agg", "PYTHONUTF8": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script)], env=env, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8"
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "same embedding: True" in done.stdout
-    assert not list(tmp_path.iterdir()), "a tutorial leaves no files behind"
+    folder, printed = tmp_path / "here", tmp_path / "printed"
+    folder.mkdir()
+    environment = {"LEMON_SC_TUTORIAL_CELLS": "300", "MPLBACKEND": "Agg"}
+    process = children().Process(target=run_script, args=(str(script), folder, printed, environment))
+    process.start()
+    process.join()
+    text = printed.read_text(encoding="utf-8", errors="replace")
+    assert process.exitcode == 0, text[-4000:]
+    assert "same embedding: True" in text
+    assert not list(folder.iterdir()), "a tutorial leaves no files behind"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)

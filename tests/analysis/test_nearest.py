@@ -59,7 +59,7 @@ def search(request, monkeypatch):
         monkeypatch.setattr(module, name, size)
     if request.param == "device":
         return on_device
-    unit = module._BF16 if request.param == "bfloat16" else module._IEEE
+    unit = module._BF16 if request.param == "bfloat16" else module.IEEE
     monkeypatch.setattr(module, "_faster_unit", lambda *_, **__: unit)
     return lambda x, k, query=None: nearest(x, k=k, query_MD=query, device="cpu")
 
@@ -92,7 +92,7 @@ def test_the_result_is_the_same_to_the_bit(monkeypatch):
     x = np.concatenate([manifold(900, 100), manifold(30, 100)])
     index, distance = nearest(x, k=15, device="cpu")
     others = [on_device(x, 15)]
-    for unit in (module._IEEE, module._BF16):
+    for unit in (module.IEEE, module._BF16):
         monkeypatch.setattr(module, "_faster_unit", lambda *_, unit=unit, **__: unit)
         for size in (64, 333):
             monkeypatch.setattr(module, "_QUERIES", size)
@@ -103,13 +103,13 @@ def test_the_result_is_the_same_to_the_bit(monkeypatch):
         assert (other_distance == distance).all()
 
 
-@pytest.mark.parametrize("unit", [module._IEEE, module._BF16])
+@pytest.mark.parametrize("unit", [module.IEEE, module._BF16])
 def test_error_of_the_product_is_within_the_bound(unit):
     """The bound that exactness rests on, against products in float64, for factors that round as badly as they can."""
     r = np.random.default_rng(0)
     worst = (1 + 2.0**-8 - 2.0**-16) * 2.0 ** r.integers(-3, 4, (400, 384))  # just below halfway between two bfloat16
     for x in (manifold(400), worst.astype(np.float32), (worst * r.choice([-1, 1], worst.shape)).astype(np.float32)):
-        with module._precision("cpu", unit):
+        with module.product_precision("cpu", unit):
             product = torch.mm(-2 * torch.from_numpy(x), torch.from_numpy(x).T).numpy()
         exact = x.astype(np.float64)
         norm2 = np.square(exact).sum(axis=1)
@@ -142,11 +142,11 @@ def test_precision_is_put_back_and_imposed():
     try:
         backend.fp32_precision = "bf16"
         x = manifold(300)
-        with module._precision("cpu", module._IEEE):
+        with module.product_precision("cpu", module.IEEE):
             exact = torch.mm(torch.from_numpy(x), torch.from_numpy(x).T).numpy()
         assert backend.fp32_precision == "bf16"
         np.testing.assert_allclose(exact, x @ x.T, rtol=1e-4, atol=1e-3)
-        with pytest.raises(RuntimeError, match="inside"), module._precision("cpu", module._IEEE):
+        with pytest.raises(RuntimeError, match="inside"), module.product_precision("cpu", module.IEEE):
             raise RuntimeError("inside")
         assert backend.fp32_precision == "bf16"
     finally:

@@ -211,7 +211,7 @@ def test_paired_bootstrap():
             lambda: m.segmentation([np.ones((2, 2), int)], [np.ones((2, 2), int)], truth_types=[["a"]]),
             "needed both",
         ),
-        (lambda: m.paired_bootstrap([1], [2]), "At least two units"),
+        (lambda: m.paired_bootstrap([1], [2]), "`units` must be at least two"),
         (lambda: m.typed_f1(np.ones((2, 5))), "`counts` must be"),
     ],
 )

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import lemon_sc as lm
 from lemon_sc.models import ModelCard, exported, registry
+from lemon_sc.models.card_files import card_text
 from lemon_sc.models.vit import cell_vit
 
 SIZE = {"dim": 24, "num_heads": 3, "depth": 2}
@@ -57,7 +58,7 @@ def test_crops_are_normalised_and_heads_counted_as_the_card_says(tmp_path):
 
 def test_a_card_is_read_as_it_was_written(tmp_path):
     card = ModelCard(name="m", dim=3, num_heads=1, sha256="a" * 64, files=("x",), training={"recipe": {"a": [1, 2]}})
-    (tmp_path / "m.json").write_text(exported.card_text(card))
+    (tmp_path / "m.json").write_text(card_text(card, exported.SCHEMA))
     assert exported.read_card(tmp_path / "m.safetensors") == card
     assert hash(card) == hash(dataclasses.replace(card, training={}))
 

@@ -208,6 +208,8 @@ def test_choices_of_pooling_and_field():
     assert tiles.chosen(ZOO["h0_mini"], pooling="cls_mean").dim == 1536
     assert tiles.chosen(ZOO["uni"], input_px=128).input_px == 128
     assert tiles.chosen(ZOO["uni"], pooling="centre", input_px=64).input_px == 64
+    whole = tiles.chosen(ZOO["uni"], input_px=224, mpp=0.5)  # a patch of tissue, as the encoder was trained on
+    assert (whole.input_px, whole.mpp, tiles.chosen(ZOO["uni"]).mpp) == (224, 0.5, 0.25)
     with pytest.raises(ValueError, match="`pooling` must be one of"):
         tiles.chosen(ZOO["uni"], pooling="center")
     with pytest.raises(ValueError, match="choice for transformers; 'imagenet_r18' has 'average' alone"):

@@ -6,9 +6,11 @@ import signal
 import threading
 import time
 
+import dask
 import numpy as np
 import pytest
 import spatialdata as sd
+from children import METHOD, children
 from distributed import Client, LocalCluster
 from slow import CARD, failing, slow
 
@@ -46,7 +48,9 @@ def expected(written):
 
 @pytest.fixture(scope="module")
 def cluster():
+    children()  # workers are children, too
     with (
+        dask.config.set({"distributed.worker.multiprocessing-method": METHOD}),
         LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

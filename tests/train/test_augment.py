@@ -1,8 +1,6 @@
 """Views against torchvision: sample by sample given the draws, and in distribution against its chain of transforms."""
 
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -167,17 +165,17 @@ def summaries(views):
 
 @pytest.mark.parametrize("name", ["a0", "a1+gray"])
 def test_views_are_distributed_as_torchvision_s(name):
-    """No summary tells 1,500 views of either apart; each is drawn from nuclei of its own."""
+    """No summary tells 800 views of either apart; each is drawn from nuclei of its own."""
     recipe, view = RECIPES[name], 1
-    ours = summaries(augment(nuclei(1500, seed=3), recipe, generator=generator(), view=view))
+    ours = summaries(augment(nuclei(800, seed=3), recipe, generator=generator(), view=view))
     torch.manual_seed(0)
     chain = torchvision_chain(recipe, view)
-    images = nuclei(1500, seed=4).permute(0, 3, 1, 2).float() / 255
+    images = nuclei(800, seed=4).permute(0, 3, 1, 2).float() / 255
     theirs = summaries(torch.stack([chain(image) for image in images]))
     pvalues = [ks_2samp(x, y).pvalue for x, y in zip(ours.T, theirs.T, strict=True)]
     assert min(pvalues) > 0.01 / len(pvalues)
     weaker = replace(recipe, jitter=(0.2, 0.2, 0.1, 0.05))
-    other = summaries(augment(nuclei(1500, seed=3), weaker, generator=generator(), view=view))
+    other = summaries(augment(nuclei(800, seed=3), weaker, generator=generator(), view=view))
     assert min(ks_2samp(x, y).pvalue for x, y in zip(other.T, theirs.T, strict=True)) < 1e-6, "the test has power"
 
 
@@ -323,17 +321,3 @@ def test_crops_that_cannot_be():
         apply(nuclei(2), a1(), draw(3, a1(), generator=generator()))
     with pytest.raises(ValueError, match="`n, view` must be >= 0"):
         draw(3, a1(), generator=generator(), view=-1)
-
-
-def test_augmenting_needs_torch_and_numpy_only():
-    code = """
-import sys
-for name in ("anndata", "spatialdata", "scanpy", "squidpy", "dask", "xarray", "zarr", "sklearn", "torchvision"):
-    sys.modules[name] = None
-import torch
-from lemon_sc.train.views import a1, augment
-crops = torch.zeros(2, 60, 60, 3, dtype=torch.uint8)
-print(len(augment(crops, a1(gray_p=0.2), generator=torch.Generator().manual_seed(0))))
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.stdout.strip() == "2", run.stderr

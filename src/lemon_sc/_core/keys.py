@@ -25,6 +25,9 @@ ENCODER: Final = "_encoder"
 EXTRACTION: Final = "nucleus_extraction"
 """``adata.obs[EXTRACTION]``: id of the extraction that found the nucleus; joined tables hold several."""
 
+TISSUE_SHARE: Final = "tissue_share"
+"""``adata.obs[TISSUE_SHARE]``: share of a patch that is stained; NaN where it does not lie wholly in the image."""
+
 N_NUCLEI: Final = "n_nuclei"
 """``adata.obs[N_NUCLEI]``: how many nuclei the cell has."""
 
@@ -55,14 +58,38 @@ OWN_TABLE: Final = "_table"
 EMBED: Final = "embed"
 """Record of `tl.embed` in ``uns[UNS]``, one per ``key_added``."""
 
+RETRIEVE: Final = "retrieve"
+"""Record of `tl.retrieve` in ``uns[UNS]``, one per ``key_added``."""
+
+POOL: Final = "pool"
+"""Record of `tl.pool_nuclei` in ``uns[UNS]`` of the units' table, one per ``key_added``."""
+
+SD: Final = "_sd"
+"""``adata.obsm[key + SD]``: standard deviation of what was pooled to ``obsm[key]``."""
+
+COUNT: Final = "_n"
+"""``adata.obs[key + COUNT]``: how many nuclei were."""
+
 PROBE: Final = "probe"
 """Record of `tl.probe` in ``uns[UNS]``, one per ``key_added``."""
+
+DECOMPOSE: Final = "decompose"
+"""Record of `tl.decompose` in ``uns[UNS]``, one per ``key_added``."""
+
+DECOMPOSITION: Final = "decomposition"
+"""``adata.obsm[DECOMPOSITION]``: cell-type compositions that were predicted."""
 
 STAIN_ROBUSTNESS: Final = "stain_robustness"
 """Record of `tl.stain_robustness` in ``uns[UNS]``, one per ``key_added``."""
 
 MORAN: Final = "moranI"
 """``adata.uns[MORAN]``: squidpy's table of Moran's I."""
+
+SPOTS: Final = "spots"
+"""``sdata.shapes[SPOTS]`` of the phantom, and ``sdata.tables[SPOTS + OWN_TABLE]``."""
+
+CELL_TYPES: Final = "cell_types"
+"""``adata.obsm[CELL_TYPES]`` of spots: share of each cell type, a data frame; NaN without cells."""
 
 IMAGES: Final = "images"
 """``sdata.attrs[UNS][IMAGES][image_key]``: where an image came from and the pixel size its file states."""

@@ -19,8 +19,7 @@ from lemon_sc.bench.report_cost import cost, curves
 from lemon_sc.bench.report_figures import bars, colors_of, dots, moran, panels_of
 from lemon_sc.bench.report_pages import COST, Results, pages
 from lemon_sc.bench.report_words import PAGES, Page, metric_label
-from lemon_sc.bench.rows import COLUMNS
-from lemon_sc.bench.summaries import summary
+from lemon_sc.bench.summaries import check_table, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,14 +69,19 @@ def report(
 
     Raises
     ------
+    MissingKeyError
+        If `table` lacks a column.
     ValueError
-        A table without the columns of `lm.bench.run`, or without rows.
+        If it has no rows.
     """
-    check(table)
+    check_table(table)
+    if not len(table):
+        raise bad_value("table", must="have rows", got="none", fix="Was every task left out? See `table.attrs`.")
+    scores = scored(table)
     out = Path(out)
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
     pictures = {}
-    for name, caption, figure in drawn(table, data=data, encoder=encoder, cache=cache):
+    for name, caption, figure in drawn(table, scores, data=data, encoder=encoder, cache=cache):
         pictures[save(figure, out / FIGURES, name)] = caption
     table.to_csv(out / TABLE, index=False, compression={"method": "gzip", "mtime": 0})
     record = {
@@ -87,33 +91,13 @@ def report(
         "skipped": [{**row, "reason": without_path(row["reason"])} for row in table.attrs.get("skipped", ())],
     }
     (out / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    results = read_results(out)
+    results = read_results(out, scores=scores)
     lacking = [name for name in (file.rpartition(".")[0] for file in pictures) if name not in results.reading]
     if lacking:
         logger.info("no paragraph in %s on the figures %s", out / READING, ", ".join(lacking))
     for name, text in pages(results).items():
         (out / f"{name}.md").write_text(text, encoding="utf-8")
     return out / "index.md"
-
-
-def check(table: pd.DataFrame) -> None:
-    """Raise unless this is a table of `lm.bench.run` with rows.
-
-    Parameters
-    ----------
-    table
-        The table.
-
-    Raises
-    ------
-    ValueError
-        If it is not.
-    """
-    lacking = [name for name in COLUMNS if name not in table]
-    if lacking:
-        raise bad_value("table", must=f"have the columns of `lm.bench.run`; it lacks {lacking}", got=list(table))
-    if not len(table):
-        raise bad_value("table", must="have rows", got="none", fix="Was every task left out? See `table.attrs`.")
 
 
 def without_path(reason: str) -> str:
@@ -150,25 +134,29 @@ def run_id(table: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path, *, scores: pd.DataFrame | None = None) -> Results:
     """What a report was made of, from its folder.
 
     Parameters
     ----------
     folder
         Of the report.
+    scores
+        `scored` of its table, where that is at hand.
 
     Returns
     -------
     The results.
     """
-    table = pd.read_csv(folder / TABLE, dtype={"fold": str}, keep_default_na=False, na_values={"value": [""]})
+    if scores is None:
+        kept = pd.read_csv(folder / TABLE, dtype={"fold": str}, keep_default_na=False, na_values={"value": [""]})
+        scores = scored(kept)
     record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     written: dict[str, Any] = {}
     if (folder / READING).is_file():
         written = tomllib.loads((folder / READING).read_text(encoding="utf-8"))
     return Results(
-        summary=scored(table),
+        summary=scores,
         reference=reference(),
         reading=written.get("figures", {}),
         read=str(written.get("run", "")),
@@ -194,6 +182,7 @@ def scored(table: pd.DataFrame) -> pd.DataFrame:
 
 def drawn(
     table: pd.DataFrame,
+    scores: pd.DataFrame,
     *,
     data: str | PathLike[str] | None = None,
     encoder: object = None,
@@ -205,12 +194,14 @@ def drawn(
     ----------
     table, data, encoder, cache
         As for `report`.
+    scores
+        `scored` of the table.
 
     Yields
     ------
     Name, caption and figure.
     """
-    scores, printed = scored(table), reference()
+    printed = reference()
     run = scores[scores["task"] != COST]
     colors = colors_of(list((run if len(run) else scores)["encoder"].unique()))
     for page in PAGES:

@@ -223,13 +223,13 @@ def index_parts(results: Results, names: Sequence[str]) -> Iterator[str]:
     """
     summary = results.summary
     run = summary.loc[summary["task"] != COST, "encoder"]
-    n_encoders = (run if len(run) else summary["encoder"]).nunique()
+    encoders = list(dict.fromkeys(run if len(run) else summary["encoder"]))
     yield "# What embeddings know\n"
     yield (
-        f"Run `{results.run}` of lemon_sc {results.version}: {n_encoders} encoders, "
+        f"Run `{results.run}` of lemon_sc {results.version}: {len(encoders)} encoders, "
         f"{summary['task'].nunique()} tasks. All of these pages, figures and tables come from one command:\n"
     )
-    yield "```shell\nlemon-sc bench --data DATA --report docs/benchmarks\n```\n"
+    yield f"```shell\nlemon-sc bench --data DATA --report docs/benchmarks --encoders {' '.join(encoders)}\n```\n"
     yield (
         "**Measured** values were computed here, on data at hand, and come with 95 % intervals (bootstrap over folds, "
         "slides or genes): they say how far the mean would move with other folds, not with another laboratory. "

@@ -1,4 +1,4 @@
-"""Folders that are whole or absent: locks, renames, and errors of the disk in words."""
+"""Files and folders that are whole or absent: locks, renames, and errors of the disk in words."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import filelock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import IO
 
 
 class StoreBusyError(RuntimeError):
@@ -52,6 +53,37 @@ def hidden(path: Path, what: str) -> Path:
     The path; nothing is made there.
     """
     return path.with_name(f".{path.name}.{what}")
+
+
+def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
+    """Write a file so that a reader finds the old one or the new one and never a part.
+
+    Parameters
+    ----------
+    path
+        The file.
+    content
+        Its bytes, or what writes them to an open file.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or cannot be written to; the old file is as it was.
+    """
+    part = hidden(path, "part")
+    try:
+        with part.open("wb") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch says the latter where the disk is full
+        part.unlink(missing_ok=True)
+        msg = f"'{path}' cannot be written ({error}). The one that was there is as it was. Make room, then go on."
+        raise OSError(msg) from error
 
 
 @contextmanager

@@ -10,12 +10,12 @@ import shapely
 import spatialdata as sd
 import xarray as xr
 from spatialdata.models import get_axes_names
-from spatialdata.transformations import get_transformation
 
 from lemon_sc._core.errors import bad_value, listing, missing_key
 from lemon_sc.geometry.affine import Affine, PixelSize, invert, pixel_size
 from lemon_sc.geometry.windows import check_mpp
 from lemon_sc.io.image import Image, dask_image
+from lemon_sc.io.image_size import systems_of
 from lemon_sc.io.mpp import Chain, check_stated_mpp, check_transcripts, doubt_of, given_um, to_system
 
 if TYPE_CHECKING:
@@ -176,8 +176,8 @@ def find_nuclei(sdata: sd.SpatialData, shapes_key: str) -> tuple[Any, Kind]:
 
 def _shared_system(image: Any, nuclei: Any, *, image_key: str, shapes_key: str) -> str:
     """A coordinate system that both elements are placed in: 'global' if it is one, else the first by name."""
-    of_image, of_nuclei = (set(get_transformation(e, get_all=True)) for e in (image, nuclei))
-    both = sorted(of_image & of_nuclei, key=lambda s: (s != "global", s))
+    of_image, of_nuclei = systems_of(image), systems_of(nuclei)
+    both = [name for name in of_image if name in of_nuclei]
     if not both:
         msg = (
             f"{image_key!r} and {shapes_key!r} share no coordinate system ({image_key!r} is in "
@@ -186,7 +186,7 @@ def _shared_system(image: Any, nuclei: Any, *, image_key: str, shapes_key: str) 
             "`lm.pp.add_image(..., alignment=)`."
         )
         raise ValueError(msg)
-    return str(both[0])
+    return both[0]
 
 
 def resolve(

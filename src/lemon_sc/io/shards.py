@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 SHARD = 4096
 """Rows of a shard: what a crash costs at most, and one file per field."""
+SHARD_BYTES = 64 << 20
+"""Rows are gathered in memory until a shard is full: large ones, as patches of 224 px, make smaller shards."""
 CHUNK = 256
 """Rows that are decoded at once when single rows are read."""
 DIGESTS = "shards"
@@ -49,6 +51,23 @@ class Field:
 
     dtype: str
     shape: tuple[int, ...] = ()
+
+
+def rows_per_shard(row_bytes: int, *, most: int = SHARD) -> int:
+    """Rows of a shard: `most`, or fewer whole chunks where rows are so large that gathering them would fill memory.
+
+    Parameters
+    ----------
+    row_bytes
+        Of all fields together.
+    most
+        Where rows are small.
+
+    Returns
+    -------
+    Number of rows.
+    """
+    return min(most, max(SHARD_BYTES // (row_bytes * CHUNK), 1) * CHUNK)
 
 
 def file_digest(path: Path) -> str:
@@ -262,7 +281,7 @@ def writing(
     id
         Of the content. A run continues what an earlier one with the same id has left.
     n, fields, shard
-        Rows, arrays, rows per shard.
+        Rows, arrays, rows per shard at most.
     attrs, fixed
         Attributes of the group, and arrays that are known from the start.
 
@@ -276,6 +295,8 @@ def writing(
         If another process is writing it.
     """
     path = Path(path)
+    row_bytes = sum(np.dtype(f.dtype).itemsize * int(np.prod(f.shape, dtype=np.int64)) for f in fields.values())
+    shard = rows_per_shard(row_bytes, most=shard)
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):

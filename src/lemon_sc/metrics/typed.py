@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lemon_sc._core.errors import bad_value
-from lemon_sc._core.rng import RNG, as_generator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -148,64 +147,6 @@ def typed_f1(counts: ArrayLike, *, true_negatives: bool = False) -> Array:
     total = hits + 2 * fp + 2 * fn + fp_detection + fn_detection
     there = tp + fp + fn + fp_detection + fn_detection > 0
     return np.divide(hits, total, out=np.full(total.shape, np.nan), where=there)
-
-
-def paired_bootstrap(
-    first: ArrayLike,
-    second: ArrayLike,
-    *,
-    score: Callable[..., float] = np.mean,
-    units: ArrayLike | None = None,
-    n_draws: int = 1000,
-    rng: RNG = 0,
-) -> float:
-    """P-value of a difference as HistoPLUS reports it, from draws of images.
-
-    Both models are scored on the same drawn images; the value is twice the smaller of the shares of draws in which
-    either is better or equal, and at least one by the number of draws. `paired_test` gives the interval and a
-    permutation test, which holds its level with few images, too.
-
-    Parameters
-    ----------
-    first, second
-        (n, ...) values or counts of the n images, in the same order.
-    score
-        From drawn rows to a number.
-    units
-        (n,) what is drawn whole: the slide of each image. ``None`` draws images.
-    n_draws
-        Number of draws.
-    rng
-        Seed or generator.
-
-    Returns
-    -------
-    The p-value; NaN if no draw has a score.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, or there are fewer than two units or one draw.
-    """
-    a, b = np.asarray(first), np.asarray(second)
-    labels = np.arange(len(a)) if units is None else np.asarray(units)
-    if a.shape != b.shape or labels.shape != a.shape[:1]:
-        msg = f"`first`, `second` and `units` must have one row per image, got {a.shape}, {b.shape} and {labels.shape}."
-        raise ValueError(msg)
-    names, code = np.unique(labels, return_inverse=True)
-    if len(names) < 2 or n_draws < 1:
-        msg = f"At least two units and one draw are needed, got {len(names)} and {n_draws}."
-        raise ValueError(msg)
-    rows_of = [np.flatnonzero(code == u) for u in range(len(names))]
-    generator = as_generator(rng)
-    gaps = []
-    for _ in range(n_draws):
-        rows = np.concatenate([rows_of[u] for u in generator.integers(len(names), size=len(names))])
-        gaps.append(score(b[rows]) - score(a[rows]))
-    gap = np.array(gaps)[np.isfinite(gaps)]
-    if not len(gap):
-        return float("nan")
-    return float(np.clip(2 * min((gap <= 0).mean(), (gap >= 0).mean()), 1 / n_draws, 1))
 
 
 def _ratio(part: int, whole: int) -> float:

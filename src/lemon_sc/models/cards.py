@@ -8,13 +8,52 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lemon_sc._core.errors import bad_value
+from lemon_sc._core.fields import check_int
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+class Card:
+    """Base of cards, which are frozen dataclasses with these fields among theirs."""
+
+    name: str
+    mpp: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    sha256: str
+
+    def check_card(self, **sizes: int) -> None:
+        """Raise if a field is wrong that all cards have.
+
+        Parameters
+        ----------
+        **sizes
+            Numbers of px or channels, by the names of their fields.
+
+        Raises
+        ------
+        ValueError
+            A name that is empty, a size below 1, a pixel size or statistics that are not finite or positive, or a
+            digest that is none.
+        """
+        if not self.name:
+            raise bad_value("card.name", must="not be empty", got=self.name)
+        for what, value in sizes.items():
+            check_int(f"card.{what}", value)
+        if not (math.isfinite(self.mpp) and self.mpp > 0):
+            raise bad_value("card.mpp", must="be a finite number of um per px > 0", got=self.mpp)
+        for what, values in (("card.mean", self.mean), ("card.std", self.std)):
+            if len(values) != 3 or not all(math.isfinite(v) for v in values):
+                raise bad_value(what, must="be three finite numbers (RGB, after division by 255)", got=values)
+        if min(self.std) <= 0:
+            raise bad_value("card.std", must="be > 0 in every channel", got=self.std)
+        if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise bad_value("card.sha256", must="be 64 lower-case hexadecimal digits, or empty", got=self.sha256)
+
+
 @dataclass(frozen=True, kw_only=True)
-class ModelCard:
+class ModelCard(Card):
     """What a model expects, gives, and may be used for.
 
     Crops are cut as the card says; nobody retypes a size or a mean.
@@ -62,19 +101,6 @@ class ModelCard:
     counts, and of each source its name and licence: to be credited with the weights) and ``metrics``. Else empty."""
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise bad_value("card.name", must="not be empty", got=self.name)
-        for what, value in (("card.dim", self.dim), ("card.input_px", self.input_px)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise bad_value(what, must="be an int >= 1", got=value)
-        if not (math.isfinite(self.mpp) and self.mpp > 0):
-            raise bad_value("card.mpp", must="be a finite number of um per px > 0", got=self.mpp)
-        for what, values in (("card.mean", self.mean), ("card.std", self.std)):
-            if len(values) != 3 or not all(math.isfinite(v) for v in values):
-                raise bad_value(what, must="be three finite numbers (RGB, after division by 255)", got=values)
-        if min(self.std) <= 0:
-            raise bad_value("card.std", must="be > 0 in every channel", got=self.std)
-        if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise bad_value("card.sha256", must="be 64 lower-case hexadecimal digits, or empty", got=self.sha256)
+        self.check_card(dim=self.dim, input_px=self.input_px)
         if self.features and (len(self.features) != self.dim or len(set(self.features)) != self.dim):
             raise bad_value("card.features", must=f"be {self.dim} different names (card.dim)", got=self.features)

@@ -7,39 +7,21 @@ digest of the weight file. Those in the folder `FOLDER` come with the package an
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lemon_sc._core.errors import listing
+from lemon_sc.models.card_files import CARD, WEIGHTS, check_digest, read_fields, schema_of
 from lemon_sc.models.cards import ModelCard
-from lemon_sc.models.checkpoint import digest, fit, read_tensors
+from lemon_sc.models.checkpoint import fit, read_tensors
 from lemon_sc.models.encoder import Encoder
 
 if TYPE_CHECKING:
     import torch
 
 SCHEMA = "lemon_sc.encoder/1"
-MARK = "lemon_sc"
-"""Key of a weight file's metadata under which `SCHEMA` stands."""
-WEIGHTS, CARD = ".safetensors", ".json"
 FOLDER = Path(__file__).parent / "weights"
 """Encoders that come with the package, each a weight file and a card named after the model."""
-
-
-def card_text(card: ModelCard) -> str:
-    """The content of a card's file.
-
-    Parameters
-    ----------
-    card
-        The card, with the digest of the weight file.
-
-    Returns
-    -------
-    JSON.
-    """
-    return json.dumps({"schema": SCHEMA, **dataclasses.asdict(card)}, indent=1) + "\n"
 
 
 def read_card(file: Path) -> ModelCard:
@@ -62,21 +44,8 @@ def read_card(file: Path) -> ModelCard:
         It is damaged, of a newer version, or no card.
     """
     path = file.with_suffix(CARD)
-    if not path.is_file():
-        msg = (
-            f"{file} has no card: {path.name} is not beside it. Bring it along: without it, nobody knows how crops are "
-            "to be cut and normalised, and how many heads the network has."
-        )
-        raise FileNotFoundError(msg)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"{path} is damaged: it is no JSON ({error}). Fetch or export it again."
-        raise ValueError(msg) from error
-    schema = found.pop("schema", None) if isinstance(found, dict) else None
-    if schema != SCHEMA:
-        msg = f"{path} is no card of an encoder ({schema!r}, not {SCHEMA!r}). A newer lemon_sc may read it."
-        raise ValueError(msg)
+    lost = "how crops are to be cut and normalised, and how many heads the network has"
+    found = read_fields(file, schema=SCHEMA, kind="an encoder", lost=lost)
     known = {f.name for f in dataclasses.fields(ModelCard)}
     if unknown := sorted(found.keys() - known):
         msg = f"{path} has fields that cards do not have: {listing(unknown)}. A newer lemon_sc may read it."
@@ -104,15 +73,7 @@ def is_exported(path: Path) -> bool:
     -------
     True if it is one.
     """
-    if path.suffix != WEIGHTS or not path.is_file():
-        return False
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get(MARK) == SCHEMA
-    except (SafetensorError, OSError):  # the reader of other checkpoints says what is wrong with it
-        return False
+    return schema_of(path) == SCHEMA
 
 
 def load_exported(path: Path) -> Encoder:
@@ -135,13 +96,7 @@ def load_exported(path: Path) -> Encoder:
         Weights or card are damaged, or do not belong together.
     """
     card = read_card(path)
-    found = digest(path)
-    if card.sha256 != found:
-        msg = (
-            f"{path} is not the weight file of its card: its sha256 is {found}, the card {path.with_suffix(CARD).name} "
-            f"says {card.sha256 or 'none'}. One of them is damaged or of another export; fetch both again."
-        )
-        raise ValueError(msg)
+    check_digest(path, card.sha256)
     state = read_tensors(path)
     return Encoder(card=card, module=fit(network(card, state), state, what=f"{card.name} ({card.arch})", file=path))
 

@@ -5,9 +5,7 @@ What needs torch or scikit-learn loads on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
+from lemon_sc._core.lazy import lazy
 from lemon_sc.seg.consensus import Annotation, Consensus, consensus
 
 _LATER = {
@@ -31,13 +29,4 @@ _LATER = {
 
 __all__ = ["Annotation", "Consensus", "consensus", *_LATER]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    msg = f"module 'lemon_sc.seg' has no attribute {name!r} (it has: {', '.join(__all__)})"
-    raise AttributeError(msg)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _LATER)

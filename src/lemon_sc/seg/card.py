@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lemon_sc._core.errors import bad_value, listing, missing_key
+from lemon_sc._core.fields import check_names, plain
+from lemon_sc.models.cards import Card
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +16,7 @@ BACKGROUND = "background"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegCard:
+class SegCard(Card):
     """What a segmenter expects, gives, and may be used for."""
 
     name: str
@@ -53,26 +52,12 @@ class SegCard:
     def __post_init__(self) -> None:
         for name in ("classes", "taps", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.name:
-            raise bad_value("card.name", must="not be empty", got=self.name)
-        if not (math.isfinite(self.mpp) and self.mpp > 0):
-            raise bad_value("card.mpp", must="be a finite number of um per px > 0", got=self.mpp)
-        for what, value in (("card.size_px", self.size_px), ("card.width", self.width)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise bad_value(what, must="be an int >= 1", got=value)
-        for what, values in (("card.mean", self.mean), ("card.std", self.std)):
-            if len(values) != 3 or not all(math.isfinite(v) for v in values):
-                raise bad_value(what, must="be three finite numbers (RGB, after division by 255)", got=values)
-        if min(self.std) <= 0:
-            raise bad_value("card.std", must="be > 0 in every channel", got=self.std)
-        if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise bad_value("card.sha256", must="be 64 lower-case hexadecimal digits, or empty", got=self.sha256)
+        self.check_card(size_px=self.size_px, width=self.width)
         check_classes(self.classes)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, in types that JSON has."""
-        found = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+        return plain(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> SegCard:
@@ -83,10 +68,7 @@ class SegCard:
         KeyError
             A field that cards do not have, or one that is missing.
         """
-        known = [f.name for f in dataclasses.fields(cls)]
-        for name in fields:
-            if name not in known:
-                raise missing_key(name, where="fields of a segmenter's card", have=known)
+        check_names(cls, fields, where="fields of a segmenter's card")
         for name in ("name", "encoder", "sha256"):
             if name not in fields:
                 raise missing_key(name, where="card of a segmenter", have=fields)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from lemon_sc._core.errors import bad_value, listing
-from lemon_sc.io.durable import disk, hidden, sync
-from lemon_sc.models.checkpoint import digest, fit, read_tensors
+from lemon_sc.models.card_files import CARD, WEIGHTS, check_digest, read_fields, write_pair
+from lemon_sc.models.checkpoint import fit, read_tensors
 from lemon_sc.seg.card import SegCard
 from lemon_sc.seg.network import build_network
 from lemon_sc.seg.segmenter import Segmenter
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from lemon_sc.seg.network import CellViT
 
 SCHEMA = "lemon_sc.segmenter/1"
-WEIGHTS, CARD = ".safetensors", ".json"
 FOLDER = Path(__file__).parent / "weights"
 """Segmenters that come with the package, each a weight file and a card named after the model."""
 TYPES_HEAD = "tp.head.2.weight"
@@ -55,8 +52,6 @@ def save(card: SegCard, state: Mapping[str, torch.Tensor], path: str | PathLike[
     OSError
         The disk is full, or cannot be written to; nothing is half-written.
     """
-    from safetensors.torch import save as to_bytes
-
     path = Path(path)
     if path.suffix != WEIGHTS:
         raise bad_value("path", must=f"end in '{WEIGHTS}'", got=str(path))
@@ -66,21 +61,7 @@ def save(card: SegCard, state: Mapping[str, torch.Tensor], path: str | PathLike[
         k: (v.detach().cpu().to(dtype) if v.is_floating_point() else v.detach().cpu()).contiguous()
         for k, v in state.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(CARD).unlink(missing_ok=True)  # a card never lies beside weights that it does not describe
-    _write(path, to_bytes(plain, metadata={"format": "pt", "lemon_sc": SCHEMA}))
-    card = dataclasses.replace(card, sha256=digest(path))
-    text = json.dumps({"schema": SCHEMA, **card.to_dict()}, indent=1) + "\n"
-    _write(path.with_suffix(CARD), text.encode())
-    return card
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = hidden(path, "part")
-    with disk(path):
-        part.write_bytes(content)
-        sync(part)
-        part.replace(path)
+    return write_pair(path, plain, card, schema=SCHEMA)
 
 
 def load(name_or_path: str | PathLike[str] | None = None) -> Segmenter:
@@ -114,13 +95,7 @@ def load(name_or_path: str | PathLike[str] | None = None) -> Segmenter:
         )
         raise FileNotFoundError(msg)
     card = read_card(path)
-    found = digest(path)
-    if card.sha256 != found:
-        msg = (
-            f"{path} is not the weight file of its card: its sha256 is {found}, the card {path.with_suffix(CARD).name} "
-            f"says {card.sha256 or 'none'}. One of them is damaged or of another export; fetch both again."
-        )
-        raise ValueError(msg)
+    check_digest(path, card.sha256)
     state = read_tensors(path)
     check_channels(card.classes, state, file=path)
     return fitted(card, state, file=path)
@@ -146,21 +121,8 @@ def read_card(file: Path) -> SegCard:
         It is damaged, of a newer version, or no card of a segmenter.
     """
     path = file.with_suffix(CARD)
-    if not path.is_file():
-        msg = (
-            f"{file} has no card: {path.name} is not beside it. Bring it along: without it, nobody knows the pixel "
-            "size, the statistics and the classes of the network."
-        )
-        raise FileNotFoundError(msg)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"{path} is damaged: it is no JSON ({error}). Fetch or export it again."
-        raise ValueError(msg) from error
-    schema = found.pop("schema", None) if isinstance(found, dict) else None
-    if schema != SCHEMA:
-        msg = f"{path} is no card of a segmenter ({schema!r}, not {SCHEMA!r}). A newer lemon_sc may read it."
-        raise ValueError(msg)
+    lost = "the pixel size, the statistics and the classes of the network"
+    found = read_fields(file, schema=SCHEMA, kind="a segmenter", lost=lost)
     try:
         return SegCard.from_dict(found)
     except (KeyError, TypeError, ValueError) as error:

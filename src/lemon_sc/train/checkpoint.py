@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lemon_sc._core.errors import listing
+from lemon_sc.io import durable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,20 +37,7 @@ def write_whole(path: Path, content: bytes | Mapping[str, Any]) -> None:
     OSError
         The disk is full, or cannot be written to; the old file is as it was.
     """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except (OSError, RuntimeError) as error:  # torch says the latter where the disk is full
-        part.unlink(missing_ok=True)
-        msg = f"'{path}' cannot be written ({error}). The one that was there is as it was. Make room, then go on."
-        raise OSError(msg) from error
+    durable.write_whole(path, content if isinstance(content, bytes) else lambda file: torch.save(dict(content), file))
 
 
 def corpus_record(corpus: Corpus) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from lemon_sc._core.errors import bad_value
+from lemon_sc._core.fields import check_int
 from lemon_sc._core.log import logger
 from lemon_sc.io.durable import locked
 from lemon_sc.train.build import augmentations
@@ -118,8 +118,7 @@ def fit(
     """
     save_steps = recipe.epoch_steps if save_steps is None else save_steps
     for name, value in {"log_steps": log_steps, "save_steps": save_steps, "probe_epochs": probe_epochs}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise bad_value(name, must="be an int >= 1", got=value)
+        check_int(name, value)
     opened = _opened(corpus)
     probe_set = None if probe is None else read_probe_set(probe, side=recipe.image_px)
     folder, record = Path(out), corpus_record(opened)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lemon_sc._core.errors import bad_value, missing_key, one_of
+from lemon_sc._core.fields import changed_fields, check_int, check_names, check_number
 from lemon_sc.models.lemon import MEAN, STD
+from lemon_sc.train.epochs import Epochs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,12 +31,13 @@ OPTIONS = {
 }
 """Methods, and which arguments of theirs a recipe may set."""
 PRECISIONS = ("bf16", "fp32")
+WHERE = "fields of a recipe"
 MEASURED_PX = 40
 """Side of the crops that `morphometry` measures."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Epochs):
     """What a run computes. The same recipe, corpus and number of threads give the same weights.
 
     Two recipes are equal when all fields are; a run goes on only with the recipe that it was begun with.
@@ -99,6 +101,7 @@ class Recipe:
         one_of("precision", self.precision, PRECISIONS)
         self._check_integers()
         self._check_numbers()
+        self.check_epochs()
         for name in self.options:
             if name not in OPTIONS[self.method]:
                 raise missing_key(name, where=f"options of {self.method}", have=OPTIONS[self.method])
@@ -107,29 +110,20 @@ class Recipe:
 
     def _check_integers(self) -> None:
         for name, least in {"batch": 2, "epochs": 1, "epoch_length": 1, "seed": 0}.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise bad_value(name, must=f"be an int >= {least}", got=value)
+            check_int(name, getattr(self, name), least=least)
         for name in ("image_px", "local_px"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < PATCH_PX or value % PATCH_PX:
                 raise bad_value(name, must=f"be a multiple of the patch, {PATCH_PX} px", got=value)
-        if self.batch > self.epoch_length:
-            raise bad_value("batch", must=f"be at most `epoch_length`, {self.epoch_length}", got=self.batch)
 
     def _check_numbers(self) -> None:
         positive = ("base_lr",) if self.clip is None else ("base_lr", "clip")
         for name in (*positive, "drop_path", "end_lr", "warmup_epochs", "weight_decay", "end_weight_decay"):
-            value = getattr(self, name)
-            ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not ok or value < 0 or (name in positive and value == 0):
-                raise bad_value(name, must=f"be a number {'>' if name in positive else '>='} 0", got=value)
+            check_number(name, getattr(self, name), zero=name not in positive)
         if self.drop_path >= 1:
             raise bad_value("drop_path", must="be below 1", got=self.drop_path)
         if self.warmup_epochs >= self.epochs:
             raise bad_value("warmup_epochs", must=f"be below `epochs`, {self.epochs}", got=self.warmup_epochs)
-        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
-            raise bad_value("betas", must="be two numbers from 0 to below 1", got=self.betas)
 
     @property
     def is_guided(self) -> bool:
@@ -137,26 +131,11 @@ class Recipe:
         return self.method == "guided" or bool(self.options.get("guide"))
 
     @property
-    def epoch_steps(self) -> int:
-        """Steps of an epoch."""
-        return self.epoch_length // self.batch
-
-    @property
-    def steps(self) -> int:
-        """Steps of the run."""
-        return self.epochs * self.epoch_steps
-
-    @property
     def peak_lr(self) -> float:
         """Learning rate at the end of the warm-up, at this batch."""
         if self.method == "dinov2":
             return self.base_lr * math.sqrt(self.batch / 1024)
         return self.base_lr * self.batch / 256
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, in types that JSON has."""
-        found = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Recipe:
@@ -172,22 +151,8 @@ class Recipe:
         KeyError
             A field that recipes do not have.
         """
-        check_fields(fields)
+        check_names(cls, fields, where=WHERE)
         return cls(**fields)
-
-
-def check_fields(fields: Mapping[str, Any]) -> None:
-    """Raise if a recipe has no such fields.
-
-    Parameters
-    ----------
-    fields
-        What is to be set, by name.
-    """
-    known = [f.name for f in dataclasses.fields(Recipe)]
-    for name in fields:
-        if name not in known:
-            raise missing_key(name, where="fields of a recipe", have=known)
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -213,10 +178,9 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """
     plain = {name: value for name, value in changes.items() if not name.startswith("options.")}
     dotted = {name.removeprefix("options."): v for name, v in changes.items() if name.startswith("options.")}
-    check_fields(plain)
     if dotted:
         plain["options"] = {**plain.get("options", recipe.options), **dotted}
-    return dataclasses.replace(recipe, **plain)
+    return changed_fields(recipe, plain, where=WHERE)
 
 
 def lemon(**changes: Any) -> Recipe:

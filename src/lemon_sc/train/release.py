@@ -12,9 +12,10 @@ import torch
 
 from lemon_sc._core.errors import bad_value, one_of
 from lemon_sc.models import lemon
+from lemon_sc.models.card_files import CARD, WEIGHTS, card_text, write_pair
 from lemon_sc.models.cards import ModelCard
 from lemon_sc.models.checkpoint import digest
-from lemon_sc.models.exported import CARD, MARK, SCHEMA, WEIGHTS, card_text, read_card
+from lemon_sc.models.exported import SCHEMA, read_card
 from lemon_sc.train.build import build_method
 from lemon_sc.train.checkpoint import CHECKPOINT, read_checkpoint, write_whole
 from lemon_sc.train.logs import last_values
@@ -99,7 +100,8 @@ def export(
         write_whole(path, content)
         return dataclasses.replace(card, sha256=digest(path))
     dtype = PRECISIONS[precision]
-    return _write(path, {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}, card)
+    cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    return write_pair(path, cast, card, schema=SCHEMA)
 
 
 def _checkpoint_of(run: str | PathLike[str] | Run) -> Path:
@@ -140,18 +142,6 @@ def _card(
             "metrics": dict(metrics),
         },
     )
-
-
-def _write(path: Path, state: dict[str, torch.Tensor], card: ModelCard) -> ModelCard:
-    """Weights, then the card with their digest: a card never lies beside weights that it does not describe."""
-    from safetensors.torch import save
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(CARD).unlink(missing_ok=True)
-    write_whole(path, save(state, metadata={"format": "pt", MARK: SCHEMA}))
-    card = dataclasses.replace(card, sha256=digest(path))
-    write_whole(path.with_suffix(CARD), card_text(card).encode())
-    return card
 
 
 def _moco_v3(found: Mapping[str, Any], state: dict[str, torch.Tensor], recipe: Recipe) -> dict[str, Any]:
@@ -230,7 +220,7 @@ def push_to_hub(
     card = dataclasses.replace(card, hub=repo, files=(HUB_STEM + WEIGHTS,), url=f"https://huggingface.co/{repo}")
     content: dict[str, Any] = {
         HUB_STEM + WEIGHTS: str(path),
-        HUB_STEM + CARD: card_text(card).encode(),
+        HUB_STEM + CARD: card_text(card, SCHEMA).encode(),
         "README.md": readme(card).encode(),
     }
     operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in content.items()]

@@ -11,11 +11,13 @@ from timm.models.vision_transformer import VisionTransformer
 from lemon_sc._core.errors import bad_value, listing
 from lemon_sc.models import registry
 from lemon_sc.models.networks import TileEncoder
+from lemon_sc.seg.checkpoint import TYPES_HEAD, load
 from lemon_sc.seg.network import build_network
 from lemon_sc.seg.taps import CELL_VITS, VitTaps
 
 if TYPE_CHECKING:
     from lemon_sc.seg.network import CellViT
+    from lemon_sc.seg.segmenter import Segmenter
     from lemon_sc.train.seg_recipes import SegRecipe
 
 
@@ -25,7 +27,7 @@ def build_segmenter(recipe: SegRecipe, classes: tuple[str, ...]) -> CellViT:
     Parameters
     ----------
     recipe
-        The recipe; its weights of the encoder are loaded, if it names some.
+        The recipe; weights that it names are loaded.
     classes
         Types by channel, the background first; empty for none.
 
@@ -36,13 +38,53 @@ def build_segmenter(recipe: SegRecipe, classes: tuple[str, ...]) -> CellViT:
     Raises
     ------
     ValueError
-        Weights of another network than the recipe's encoder.
+        Weights of another network than the recipe's.
+    FileNotFoundError
+        There are no such weights.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     network = build_network(recipe.card(classes), drop_path=recipe.drop_path, generator=generator)
     if recipe.encoder_weights is not None:
         fill_encoder(network.encoder, recipe)
+    if recipe.init is not None:
+        go_on_from(network, load(recipe.init), what=f"`init` {recipe.init!r}")
     return network
+
+
+def go_on_from(network: CellViT, segmenter: Segmenter, *, what: str) -> None:
+    """Give a network the weights of a trained one, in place.
+
+    Parameters
+    ----------
+    network
+        The new one. Where its classes are not as many, its last layer of the types keeps what it has; where the trained
+        one has no types, so does the whole branch.
+    segmenter
+        The trained one.
+    what
+        Where that comes from, for the message.
+
+    Raises
+    ------
+    ValueError
+        Its encoder or its width are others.
+    """
+    own, found = network.state_dict(), segmenter.network.state_dict()
+    last, types = TYPES_HEAD.rpartition(".")[0], TYPES_HEAD.partition(".")[0] + "."
+    anew = last if len(own.get(TYPES_HEAD, ())) != len(found.get(TYPES_HEAD, ())) else None
+    if TYPES_HEAD not in found or TYPES_HEAD not in own:
+        anew = types
+    kept = {k: v for k, v in found.items() if anew is None or not k.startswith(anew)}
+    wanted = {k for k in own if anew is None or not k.startswith(anew)}
+    wrong = sorted(k for k in wanted | kept.keys() if k not in own or k not in kept or own[k].shape != kept[k].shape)
+    if wrong:
+        card = segmenter.card
+        msg = (
+            f"{what} is a segmenter on {card.encoder} of width {card.width}: {len(wrong)} tensors differ, "
+            f"{listing(wrong, most=4)}. Set `encoder`, `taps` and `width` of the recipe to its own."
+        )
+        raise ValueError(msg)
+    network.load_state_dict({**own, **kept})
 
 
 def fill_encoder(encoder: torch.nn.Module, recipe: SegRecipe) -> None:

@@ -13,6 +13,7 @@ import torch
 
 import lemon_sc
 from lemon_sc._core.errors import bad_value, listing
+from lemon_sc._core.fields import check_int
 from lemon_sc._core.log import logger
 from lemon_sc.io.durable import locked
 from lemon_sc.seg.checkpoint import save
@@ -103,8 +104,7 @@ def segmenter(
     """
     save_steps = recipe.epoch_steps if save_steps is None else save_steps
     for name, value in {"log_steps": log_steps, "save_steps": save_steps}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise bad_value(name, must="be an int >= 1", got=value)
+        check_int(name, value)
     _check_data(recipe, data, valid)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     where, folder, record = torch.device(name), Path(out), data.record()

@@ -7,12 +7,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lemon_sc._core.errors import bad_value, missing_key, one_of
+from lemon_sc._core.errors import bad_value, one_of
+from lemon_sc._core.fields import changed_fields, check_int, check_number
 from lemon_sc.models.zoo import IMAGENET, OPTIMUS
 from lemon_sc.seg.card import SegCard
 from lemon_sc.seg.losses import NP_LOSSES, LossOptions
 from lemon_sc.seg.sampling import GAMMA
 from lemon_sc.seg.taps import ENCODERS
+from lemon_sc.train.epochs import Epochs
 from lemon_sc.train.recipes import PRECISIONS
 from lemon_sc.train.seg_augment import AUGMENTATIONS
 
@@ -24,7 +26,7 @@ LOSS_FIELDS = tuple(f.name for f in dataclasses.fields(LossOptions))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegRecipe:
+class SegRecipe(Epochs):
     """What a run computes. The same recipe, data and number of threads give the same weights."""
 
     name: str
@@ -33,6 +35,9 @@ class SegRecipe:
     """One of `lemon_sc.seg.taps.ENCODERS`."""
     encoder_weights: str | None = None
     """What `lm.models.load` takes for the weights of a transformer; None for initial weights."""
+    init: str | None = None
+    """Segmenter whose weights, encoder and decoder, the run begins with: what `lm.seg.load` takes. None for none. With
+    other classes than its own, the last layer of the types begins anew."""
     taps: tuple[int, ...] = (3, 6, 9, 12)
     """Blocks of a transformer whose outputs are decoded, 1-based."""
     width: int = 64
@@ -97,35 +102,21 @@ class SegRecipe:
         self.card(())  # which checks side, statistics and width
         one_of("encoder", self.encoder, ENCODERS)
         one_of("np_loss", self.np_loss, NP_LOSSES)
+        if self.init is not None and self.encoder_weights is not None:
+            raise bad_value("init", must="be None where `encoder_weights` are named", got=self.init)
         integers = {
             "batch": 1, "epochs": 1, "epoch_length": 1, "frozen_epochs": 0, "valid_epochs": 1, "valid_images": 1,
             "seed": 0,
         }  # fmt: skip
         for name, least in integers.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise bad_value(name, must=f"be an int >= {least}", got=value)
+            check_int(name, getattr(self, name), least=least)
         for name in ("lr", "lr_gamma", *(() if self.clip is None else ("clip",))):
-            if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
-                raise bad_value(name, must="be a number > 0", got=getattr(self, name))
-        if not _is_number(self.weight_decay) or self.weight_decay < 0:
-            raise bad_value("weight_decay", must="be a number >= 0", got=self.weight_decay)
-        if not _is_number(self.drop_path) or not 0 <= self.drop_path < 1:
-            raise bad_value("drop_path", must="be from 0 to below 1", got=self.drop_path)
-        if self.batch > self.epoch_length:
-            raise bad_value("batch", must=f"be at most `epoch_length`, {self.epoch_length}", got=self.batch)
-        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
-            raise bad_value("betas", must="be two numbers from 0 to below 1", got=self.betas)
-
-    @property
-    def epoch_steps(self) -> int:
-        """Steps of an epoch."""
-        return self.epoch_length // self.batch
-
-    @property
-    def steps(self) -> int:
-        """Steps of the run."""
-        return self.epochs * self.epoch_steps
+            check_number(name, getattr(self, name), zero=False)
+        for name in ("weight_decay", "drop_path"):
+            check_number(name, getattr(self, name))
+        if self.drop_path >= 1:
+            raise bad_value("drop_path", must="be below 1", got=self.drop_path)
+        self.check_epochs()
 
     @property
     def losses(self) -> LossOptions:
@@ -155,15 +146,6 @@ class SegRecipe:
             return self.lr * (1 + math.cos(math.pi * step / self.steps)) / 2
         return self.lr * self.lr_gamma ** (step // self.epoch_steps)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, in types that JSON has."""
-        found = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
 
 def changed_recipe(recipe: SegRecipe, changes: Mapping[str, Any]) -> SegRecipe:
     """A recipe with some fields set.
@@ -186,11 +168,7 @@ def changed_recipe(recipe: SegRecipe, changes: Mapping[str, Any]) -> SegRecipe:
     ValueError
         A value that a field cannot have.
     """
-    known = [f.name for f in dataclasses.fields(SegRecipe)]
-    for name in changes:
-        if name not in known:
-            raise missing_key(name, where="fields of a segmenter's recipe", have=known)
-    return dataclasses.replace(recipe, **changes)
+    return changed_fields(recipe, changes, where="fields of a segmenter's recipe")
 
 
 def seg_small(**changes: Any) -> SegRecipe:
