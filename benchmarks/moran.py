@@ -99,7 +99,7 @@ def product_only(x):
     near = torch.from_numpy(x)
     unit = engine._faster_unit(near, work=float(len(x)) * x.size)
     out = torch.empty(engine._QUERIES * engine._CELLS)
-    with engine._precision("cpu", unit):
+    with engine.product_precision("cpu", unit):
         for rows in range(0, len(x), engine._QUERIES):
             q = near[rows : rows + engine._QUERIES]
             for cells in range(0, len(x), engine._CELLS):

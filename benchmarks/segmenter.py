@@ -8,8 +8,8 @@ held out of training, and looked at every few epochs. At the end: quality on the
 with 95 % intervals over images, beside that of `"haematoxylin"` on the same images, and tiles per second. The same
 command goes on where it was cut off.
 
-Results go to benchmarks/results/segmenter.csv, a row per set, segmenter and score. `docs/figures_segmenter.py` draws
-what is found in some of the images.
+`--ship NAME` makes it a segmenter of the package. Results go to benchmarks/results/segmenter.csv, a row per set,
+segmenter and score. `docs/figures_segmenter.py` draws what is found in some of the images.
 
 Reading and changing tiles takes two threads beside the step.
 """
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from lemon_sc.metrics import bootstrap, panoptic_quality
-from lemon_sc.seg.checkpoint import load
+from lemon_sc.seg.checkpoint import FOLDER, load, save
 from lemon_sc.seg.classical import segment_haematoxylin
 from lemon_sc.seg.postprocess import nuclei
 from lemon_sc.train.command import settings
@@ -69,14 +69,14 @@ def looking(model):
     return segment
 
 
-def unseen(args, mpp):
+def unseen(data, test, mpp):
     """Images that were not learned from, by set, at a pixel size."""
-    held_out = open_nuclei(folders(args.data, TRAIN), mpp=mpp).split(HELD_OUT, rng=SPLIT)[1]
+    held_out = open_nuclei(folders(data, TRAIN), mpp=mpp).split(HELD_OUT, rng=SPLIT)[1]
     parts = {}
     for k, source in enumerate(held_out.sources):
         parts[f"{source['name']}, held out"] = [this for this in held_out.fields if this.source == k]
     found = {name: replace(held_out, fields=tuple(fields)) for name, fields in parts.items() if fields}
-    return found | {f.path.name: open_nuclei([f], mpp=mpp) for f in folders(args.test, TEST)}
+    return found | {f.path.name: open_nuclei([f], mpp=mpp) for f in folders(test, TEST)}
 
 
 def scored(segment, images, names):
@@ -87,6 +87,13 @@ def scored(segment, images, names):
         made = bootstrap(values)
         of = {"images": len(images), "mpp": images.mpp, "metric": metric}
         yield {**names, **of, "mean": values.mean(), "low": made.low, "high": made.high}
+
+
+def ship(model, name):
+    """Put a network among those that come with the package, under its licence, its sources credited."""
+    credit = "; ".join(f"{s['name']} ({s['licence']})" for s in model.card.training["data"]["sources"])
+    card = replace(model.card, name=name, license="BSD-3-Clause", citation=f"Trained on {credit}.")
+    save(card, model.network.state_dict(), FOLDER / f"{name}.safetensors", half=True)
 
 
 def rate(table):
@@ -106,6 +113,7 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--log-steps", type=int, default=10)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--ship", metavar="NAME", help="write the weights, in float16, among those of the package")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
@@ -125,8 +133,10 @@ def main():
         (recipe.mpp, recipe.name, looking(model)),
         (HAEMATOXYLIN_MPP, "haematoxylin", segment_haematoxylin),
     ):
-        for which, images in unseen(args, mpp).items():
+        for which, images in unseen(args.data, args.test, mpp).items():
             rows += scored(segment, images, {"set": which, "segmenter": name})
+    if args.ship is not None:
+        ship(model, args.ship)
     results = pd.DataFrame(rows)
     print(results.to_string(index=False, float_format="%.3f"))
     args.results.parent.mkdir(exist_ok=True)

@@ -172,7 +172,7 @@ def child(path, seconds):
 def test_killed_at_random_moments_the_result_is_that_of_one_run(path, reference, seed):
     """Each child is killed at a random moment of its work; the last may finish."""
     rng = np.random.default_rng(seed)
-    for _ in range(5):
+    for _ in range(4):
         process = child(path, seconds=0.6)
         time.sleep(rng.uniform(0, 0.5))
         process.kill()

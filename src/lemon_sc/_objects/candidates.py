@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lemon_sc.io.elements import Scene
 
 Multiple = Literal["largest", "mean", "all"]
+Noun = Literal["nuclei", "units"]
 MULTIPLE: tuple[str, ...] = ("largest", "mean", "all")
 MOST_NUCLEI = 3
 """More points per cell than this are not nuclei."""
@@ -30,8 +31,9 @@ MOST_NUCLEI = 3
 FEW_MATCHED = 0.5
 """A warning says so if a smaller share of the nuclei belongs to a cell of the table."""
 
-PLAUSIBLE_UM = (2.5, 25.0)
-"""Median nucleus diameter outside this range says that the units are not what they are taken for."""
+PLAUSIBLE_UM = {"nuclei": (2.5, 25.0), "units": (1.0, 150.0)}
+"""A median diameter, um, outside this range says that the coordinates are not what they are taken for. Bins of Visium
+HD have 2 um, spots of Spatial Transcriptomics 100 um."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -84,23 +86,28 @@ def own_centres(scene: Scene) -> tuple[Centres, NDArray[Any] | None]:
     return outline_centres(scene.nuclei.geometry, radius=radius), None
 
 
-def check_sizes(area_um2: NDArray[np.float64], mpp: tuple[float, float], shapes_key: str) -> None:
+def check_sizes(
+    area_um2: NDArray[np.float64], mpp: tuple[float, float], shapes_key: str, *, noun: Noun = "nuclei"
+) -> None:
     """Raise if the nuclei have sizes that no nucleus has: then the coordinates are not in um."""
     known = area_um2[np.isfinite(area_um2)]
     if not len(known):
         return
     diameter = 2 * np.sqrt(np.median(known) / np.pi)
-    if not PLAUSIBLE_UM[0] <= diameter <= PLAUSIBLE_UM[1]:
+    low, high = PLAUSIBLE_UM[noun]
+    if not low <= diameter <= high:
         msg = (
-            f"The nuclei of {shapes_key!r} would have a median diameter of {diameter:.3g} um at {mpp[0]:.4g} x "
-            f"{mpp[1]:.4g} um per image px, which no nuclei have. Their coordinates are not in um, or the image is "
+            f"The {noun} of {shapes_key!r} would have a median diameter of {diameter:.3g} um at {mpp[0]:.4g} x "
+            f"{mpp[1]:.4g} um per image px, which no {noun} have. Their coordinates are not in um, or the image is "
             "misplaced: check the transformations, or pass `mpp=`, the um per px of the image."
         )
         raise ValueError(msg)
 
 
-def collect(sdata: sd.SpatialData, adata: ad.AnnData, scene: Scene, *, shapes_key: str) -> Candidates:
-    """All nuclei of the scene with their table rows.
+def collect(
+    sdata: sd.SpatialData, adata: ad.AnnData, scene: Scene, *, shapes_key: str, noun: Noun = "nuclei"
+) -> Candidates:
+    """All nuclei of the scene with their table rows; or, of another `noun`, spots and bins.
 
     Raises
     ------
@@ -109,10 +116,10 @@ def collect(sdata: sd.SpatialData, adata: ad.AnnData, scene: Scene, *, shapes_ke
     """
     centres, values = own_centres(scene)
     if not len(centres.xy):
-        msg = f"{shapes_key!r} holds no nuclei."
+        msg = f"{shapes_key!r} holds no {noun}."
         raise ValueError(msg)
     if not np.isfinite(centres.xy).all(axis=1).any():
-        msg = f"None of the {len(centres.xy)} nuclei of {shapes_key!r} has a centre: their outlines are empty or NaN."
+        msg = f"None of the {len(centres.xy)} {noun} of {shapes_key!r} has a centre: their outlines are empty or NaN."
         raise ValueError(msg)
     labels = None if values is None else Labels(values=values, xy=centres.xy)
     join = join_nuclei(sdata, adata, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key, labels=labels)
@@ -121,7 +128,7 @@ def collect(sdata: sd.SpatialData, adata: ad.AnnData, scene: Scene, *, shapes_ke
     _warn_doubtful(adata, scene, join, centres.xy)
     own_to_um = scene.px_to_um @ scene.to_pixel
     area_um2 = centres.area * abs(np.linalg.det(own_to_um[:2, :2]))
-    check_sizes(area_um2, scene.mpp, shapes_key)
+    check_sizes(area_um2, scene.mpp, shapes_key, noun=noun)
     return Candidates(
         join=join, xy=transform(scene.to_pixel, centres.xy), area_um2=area_um2, n_repaired=int(centres.repaired.sum())
     )

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 class Found:
     """Result of the geometry: one nucleus per cell, further ones, and the verdict on each cell.
 
-    `first` and `further` are positions in the candidates; `qc`, `xy`, `ids`, `n_nuclei` and `crowding` have one row per
-    cell.
+    `first` and `further` are positions in the candidates; `qc`, `xy`, `ids` and `n_nuclei` have one row per cell.
     """
 
     first: NDArray[np.int64]
@@ -36,10 +35,17 @@ class Found:
     xy: NDArray[np.float64]
     ids: NDArray[Any]
     n_nuclei: NDArray[np.int64]
-    crowding: NDArray[np.float64]
 
 
-def choose(candidates: Candidates, *, n_obs: int, scene: Scene, size_px: int, keep_further: bool) -> Found:
+def choose(
+    candidates: Candidates,
+    *,
+    n_obs: int,
+    scene: Scene,
+    size_px: int,
+    target_mpp: float = TARGET_MPP,
+    keep_further: bool = False,
+) -> Found:
     """Pick the nucleus that stands for each cell, and judge whether its window lies in the image.
 
     Parameters
@@ -50,8 +56,8 @@ def choose(candidates: Candidates, *, n_obs: int, scene: Scene, size_px: int, ke
         Rows of the table.
     scene
         Image and nuclei.
-    size_px
-        Side of a crop.
+    size_px, target_mpp
+        Side of a crop, and um per crop px.
     keep_further
         Whether the other nuclei of a cell are kept as well.
 
@@ -62,11 +68,9 @@ def choose(candidates: Candidates, *, n_obs: int, scene: Scene, size_px: int, ke
     order = by_cell(candidates)
     row = candidates.join.row[order]
     first = is_first(row)
-    side = window_side(size_px, scene.mpp, TARGET_MPP)
+    side = window_side(size_px, scene.mpp, target_mpp)
     xy = np.full((n_obs, 2), np.nan)
     xy[row[first]] = candidates.xy[order[first]]
-    own = np.full(n_obs, -1)
-    own[row[first]] = order[first]
     ids = np.full(n_obs, "", dtype=object)
     ids[row[first]] = candidates.join.nucleus_id[order[first]]
     centred = inside(xy, np.zeros(2), scene.image.shape)
@@ -85,11 +89,31 @@ def choose(candidates: Candidates, *, n_obs: int, scene: Scene, size_px: int, ke
         xy=xy,
         ids=ids,
         n_nuclei=np.bincount(row, minlength=n_obs),
-        crowding=crowding(candidates.xy * scene.mpp, own, side=QC_PX * QC_MPP),
     )
 
 
-def check_somewhere(found: Found, scene: Scene, shapes_key: str) -> None:
+def crowding_of(found: Found, candidates: Candidates, scene: Scene) -> NDArray[np.float64]:
+    """Share of the judged window of each cell's nucleus that lies nearer to the centre of another nucleus.
+
+    Parameters
+    ----------
+    found
+        The nucleus of each cell.
+    candidates
+        All nuclei.
+    scene
+        Image and nuclei.
+
+    Returns
+    -------
+    float64 (n_obs,), NaN for cells without a nucleus.
+    """
+    own = np.full(len(found.qc), -1)
+    own[candidates.join.row[found.first]] = found.first
+    return crowding(candidates.xy * scene.mpp, own, side=QC_PX * QC_MPP)
+
+
+def check_somewhere(found: Found, scene: Scene, shapes_key: str, *, noun: str = "nuclei") -> None:
     """Raise if every nucleus lies outside the image: the image is misplaced.
 
     Parameters
@@ -100,6 +124,8 @@ def check_somewhere(found: Found, scene: Scene, shapes_key: str) -> None:
         Image and nuclei.
     shapes_key
         Name of the nuclei's element.
+    noun
+        What they are called.
 
     Raises
     ------
@@ -111,7 +137,7 @@ def check_somewhere(found: Found, scene: Scene, shapes_key: str) -> None:
     low, high = np.nanmin(found.xy, axis=0), np.nanmax(found.xy, axis=0)
     height, width = scene.image.shape
     msg = (
-        f"All nuclei of {shapes_key!r} lie outside the image: they span x {low[0]:.0f} to {high[0]:.0f} and y "
+        f"All {noun} of {shapes_key!r} lie outside the image: they span x {low[0]:.0f} to {high[0]:.0f} and y "
         f"{low[1]:.0f} to {high[1]:.0f} px, the image is {width} x {height} px. Check the direction of the alignment "
         "(it must lead from image px to morphology px) and whether a flip is missing."
     )

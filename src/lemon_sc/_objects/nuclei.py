@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 EXTRACT_FIRST = "Run `lm.pp.extract_nuclei` first."
 STAIN = "stain"
 """Entry of the extraction's record: how `lm.pp.normalize_stain` changed the crops."""
+UNIT, PATCH = "unit", "patch"
+"""Entry of the extraction's record: of patches, which `lm.pp.extract_patches` has judged as a whole already."""
+MEMORY_BATCH = 20 << 20
+"""Bytes of the crops that are taken from memory at once."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -204,9 +208,10 @@ def warn_slow(scene: Scene, image_key: str, n_nuclei: int, *, target_mpp: float 
     warn_if_slow(level, rows.tolist(), cols.tolist(), image_key=image_key)
 
 
-def from_memory(adata: ad.AnnData, record: dict[str, Any], nuclei: Nuclei, *, batch: int = 4096) -> Batches:
+def from_memory(adata: ad.AnnData, record: dict[str, Any], nuclei: Nuclei) -> Batches:
     """Crops from ``obsm["nuclei"]``; those of further nuclei lie in the record."""
     first = adata.obsm[keys.NUCLEI]
+    batch = max(MEMORY_BATCH // int(np.prod(first.shape[1:])), 1)
     for start in range(0, len(nuclei), batch):
         index = np.arange(start, min(start + batch, len(nuclei)))
         main = index[nuclei.rank[index] == 0]
@@ -255,7 +260,7 @@ def crop_batches(
     nuclei: Nuclei,
     *,
     size_px: int | None = None,
-    target_mpp: float = TARGET_MPP,
+    target_mpp: float | None = None,
     mask: str | None = None,
     qc: NDArray[Any] | None = None,
     uncut: bool = False,
@@ -271,8 +276,7 @@ def crop_batches(
     nuclei
         Which, from `nuclei_of`.
     size_px, target_mpp
-        What is wanted; None takes the size of the extraction. Stored crops must be at least as large and at that
-        scale.
+        What is wanted; None takes that of the extraction. Stored crops must be at least as large and at that scale.
     mask
         "", "nucleus" or "ring"; None takes that of the extraction.
     qc
@@ -286,6 +290,7 @@ def crop_batches(
     """
     record = extraction(adata)
     size = int(record["size_px"]) if size_px is None else size_px
+    target_mpp = float(record["target_mpp"]) if target_mpp is None else target_mpp
     kept = keys.NUCLEI in adata.obsm or record["store"]
     wanted = record["mask"] if mask is None else mask
     fits = size <= record["size_px"] and np.isclose(target_mpp, record["target_mpp"])
@@ -311,6 +316,7 @@ def crop_batches(
             'SpatialData with the image, or keep crops with `lm.pp.extract_nuclei(..., store="memory")` or a path.'
         )
         raise ValueError(msg)
+    qc = None if record.get(UNIT) == PATCH else qc
     nuclei, batches = stream(data, record, nuclei, size_px=size, target_mpp=target_mpp, mask=wanted, qc=qc, uncut=uncut)
     return nuclei, batches, "image"
 
@@ -349,7 +355,7 @@ def read_crops(
         nucleus_id=adata.obs[keys.NUCLEUS_ID].to_numpy(dtype=object)[rows],
         rank=np.zeros(len(rows), dtype=np.int64),
     )
-    size = int(record["size_px"])
+    size, mpp = int(record["size_px"]), float(record["target_mpp"])
     crops = np.zeros((len(rows), size, size, 3), dtype=np.uint8)
     whole, partial = np.flatnonzero(~cut_off), np.flatnonzero(cut_off)
     if len(whole):
@@ -361,16 +367,19 @@ def read_crops(
         crops[whole] = found[np.searchsorted(distinct, rows[whole])]
     if len(partial):
         scene = scene_of(data, record)
-        for index, pixels in cut(scene, nuclei.take(partial), size_px=size, mask=record["mask"]):
-            crops[partial[index]] = whiten_outside(pixels, nuclei.xy[partial[index]], scene)
-    return crops, float(record["target_mpp"])
+        shown: dict[str, Any] = {"size_px": size, "target_mpp": mpp, "mask": record["mask"]}
+        for index, pixels in cut(scene, nuclei.take(partial), **shown):
+            crops[partial[index]] = whiten_outside(pixels, nuclei.xy[partial[index]], scene, target_mpp=mpp)
+    return crops, mpp
 
 
-def whiten_outside(crops: NDArray[np.uint8], xy: NDArray[np.float64], scene: Scene) -> NDArray[np.uint8]:
-    """Crops at `xy`, at the scale of an extraction, with white where there is no image."""
+def whiten_outside(
+    crops: NDArray[np.uint8], xy: NDArray[np.float64], scene: Scene, *, target_mpp: float
+) -> NDArray[np.uint8]:
+    """Crops at `xy` with white where there is no image."""
     at = np.arange(crops.shape[1]) + 0.5 - crops.shape[1] / 2
     height, width = scene.image.shape
-    x, y = (xy[:, axis, None] + at * TARGET_MPP / scene.mpp[axis] for axis in (0, 1))
+    x, y = (xy[:, axis, None] + at * target_mpp / scene.mpp[axis] for axis in (0, 1))
     inside_x, inside_y = (x >= 0) & (x < width), (y >= 0) & (y < height)
     return np.where((inside_y[:, :, None] & inside_x[:, None, :])[..., None], crops, np.uint8(WHITE))
 

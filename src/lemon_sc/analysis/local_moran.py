@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from esda.moran import Moran_Local
-from libpysal.graph import Graph
 from scipy import stats
 
 from lemon_sc.metrics.correlation import constant_floor
@@ -68,6 +66,9 @@ def local_morans_i(
         raise ValueError(msg)
     with warnings.catch_warnings():  # esda sets a global filter and announces its own future defaults
         warnings.simplefilter("ignore", DeprecationWarning)
+        from esda.moran import Moran_Local  # takes a second, with all of libpysal
+        from libpysal.graph import Graph
+
         local = Moran_Local(
             x,
             Graph.from_sparse(w),

@@ -36,7 +36,8 @@ _DEVICE_QUERIES, _DEVICE_CELLS = 8192, 32768  # of a block on an accelerator: 1 
 _SPARE = 16  # candidates beyond the neighbours that an accelerator hands back
 _WORTH_A_DEVICE = 1e11  # multiplications below which starting one takes longer
 _NONE = np.iinfo(np.int64).max
-_IEEE, _BF16 = 2.0**-24, 2.0**-8  # unit roundoff
+IEEE, _BF16 = 2.0**-24, 2.0**-8
+"""Unit roundoff."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ def nearest(
     search = _prepare(x, query_MD, int(k))
     shape = len(search.own), search.k
     found = kernels.Found(d2_QK=np.full(shape, np.inf), index_QK=np.full(shape, _NONE))
-    name = _device(device, work=float(len(x)) * len(search.own) * x.shape[1])
+    name = choose_device(device, work=float(len(x)) * len(search.own) * x.shape[1])
     with progress(total=len(search.own), desc="Neighbours", unit="cells") as bar:
         if torch.device(name).type == "cpu":
             _on_cpu(search, np.arange(shape[0]), found, bar.update)
@@ -107,7 +108,20 @@ def nearest(
     return found.index_QK, np.sqrt(found.d2_QK)
 
 
-def _device(device: str, *, work: float) -> str:
+def choose_device(device: str, *, work: float) -> str:
+    """The device that is worth starting.
+
+    Parameters
+    ----------
+    device
+        ``"auto"``, or a name as torch writes it.
+    work
+        Multiplications.
+
+    Returns
+    -------
+    A name: for ``"auto"``, the first CUDA device for large problems and the CPU otherwise.
+    """
     name = resolve_devices(device)[0]
     if device == "auto" and (work < _WORTH_A_DEVICE or not name.startswith("cuda")):
         return "cpu"
@@ -148,8 +162,8 @@ def _slices(n: int) -> list[slice]:
 def _bound(search: _Search, unit: float) -> kernels.Bound:
     """Of ``2 x.y`` if the factors are rounded to `unit`, and of float32 sums in any order."""
     n_dims = search.cells.raw.shape[1]
-    product = 0.0 if unit == _IEEE else 4 * unit + 2 * unit**2
-    return kernels.Bound(product=product, sums=_IEEE * (n_dims / 2 + 16), scale2=search.scale2)
+    product = 0.0 if unit == IEEE else 4 * unit + 2 * unit**2
+    return kernels.Bound(product=product, sums=IEEE * (n_dims / 2 + 16), scale2=search.scale2)
 
 
 def _on_cpu(search: _Search, rows: NDArray[np.int64], found: kernels.Found, done: Callable[[int], Any]) -> None:
@@ -159,7 +173,7 @@ def _on_cpu(search: _Search, rows: NDArray[np.int64], found: kernels.Found, done
     norm2 = cells.norm2.astype(np.float32)
     unit = _faster_unit(cells.near, work=float(len(rows)) * cells.raw.size)
     bound = _bound(search, unit)
-    with ThreadPoolExecutor(n_threads, thread_name_prefix="lemon_sc-nearest") as pool, _precision("cpu", unit):
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="lemon_sc-nearest") as pool, product_precision("cpu", unit):
         for at in range(0, len(rows), _QUERIES):
             some = rows[at : at + _QUERIES]
             q = search.queries[some]
@@ -195,8 +209,8 @@ def _prove(
     n_others = len(cells.norm2) - int(search.own[0] >= 0)
     keep = min(search.k + _SPARE, n_others)
     near, norm2 = cells.near.to(device), torch.from_numpy(cells.norm2.astype(np.float32)).to(device)
-    bound = _bound(search, _IEEE)
-    with ThreadPoolExecutor(n_threads, thread_name_prefix="lemon_sc-nearest") as pool, _precision(device, _IEEE):
+    bound = _bound(search, IEEE)
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="lemon_sc-nearest") as pool, product_precision(device, IEEE):
         for at in range(0, len(proven), _DEVICE_QUERIES):
             rows = slice(at, min(at + _DEVICE_QUERIES, len(proven)))
             q = search.queries[rows]
@@ -244,20 +258,32 @@ def _own_first(n: int, own: int) -> list[slice]:
 def _faster_unit(near: torch.Tensor, *, work: float) -> float:
     """Roundoff of the faster product on this processor: some have matrix units for bfloat16. Both are exact enough."""
     if work < _WORTH_A_DEVICE:
-        return _IEEE
+        return IEEE
     seconds = {}
-    for unit in (_IEEE, _BF16):
-        with _precision("cpu", unit):
+    for unit in (IEEE, _BF16):
+        with product_precision("cpu", unit):
             torch.mm(near[:_QUERIES], near[:_CELLS].T)
             start = time.perf_counter()
             torch.mm(near[:_QUERIES], near[:_CELLS].T)
             seconds[unit] = time.perf_counter() - start
-    return _BF16 if seconds[_BF16] < 0.7 * seconds[_IEEE] else _IEEE
+    return _BF16 if seconds[_BF16] < 0.7 * seconds[IEEE] else IEEE
 
 
 @contextmanager
-def _precision(device: str, unit: float) -> Iterator[None]:
-    """Products of float32 with factors of that roundoff, whatever is set outside, and back."""
+def product_precision(device: str, unit: float) -> Iterator[None]:
+    """Products of float32 with factors of that roundoff, whatever is set outside, and back.
+
+    Parameters
+    ----------
+    device
+        Where the products are made.
+    unit
+        `IEEE`, or the roundoff of bfloat16.
+
+    Yields
+    ------
+    Nothing.
+    """
     backend: Any = torch.backends.cuda.matmul if device.startswith("cuda") else torch.backends.mkldnn
     backend = getattr(backend, "matmul", backend)
     if hasattr(backend, "fp32_precision"):

@@ -5,8 +5,7 @@ What needs torch, scikit-learn or scverse packages loads on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from lemon_sc._core.lazy import lazy
 
 _LATER = {
     "Labelled": "lemon_sc.bench.kinds",
@@ -14,6 +13,7 @@ _LATER = {
     "Source": "lemon_sc.bench.kinds",
     "Task": "lemon_sc.bench.kinds",
     "compare": "lemon_sc.bench.summaries",
+    "decomposition_reference": "lemon_sc.bench.decomposition_rows",
     "reference": "lemon_sc.bench.reference_rows",
     "report": "lemon_sc.bench.report_page",
     "run": "lemon_sc.bench.runner",
@@ -24,13 +24,4 @@ _LATER = {
 
 __all__ = [*_LATER]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    msg = f"module 'lemon_sc.bench' has no attribute {name!r} (it has: {', '.join(__all__)})"
-    raise AttributeError(msg)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _LATER)

@@ -8,7 +8,7 @@ and what they find among planted faults.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -98,10 +98,20 @@ class Quality:
     focus: NDArray[np.float64]
 
 
-def central_disc() -> NDArray[np.bool_]:
-    """Pixels of the judged window within `CENTRE_UM` of its middle, (QC_PX, QC_PX)."""
-    at = (np.arange(QC_PX) + 0.5 - QC_PX / 2) * QC_MPP
-    return np.asarray(np.hypot(at[:, None], at) < CENTRE_UM)
+def central_disc(side_px: int = QC_PX) -> NDArray[np.bool_]:
+    """Pixels of the judged window in the disc in its middle: `CENTRE_UM` of a nucleus, a quarter of the side.
+
+    Parameters
+    ----------
+    side_px
+        Side of the window, px.
+
+    Returns
+    -------
+    Bool (side_px, side_px).
+    """
+    at = (np.arange(side_px) + 0.5) / side_px - 0.5
+    return np.asarray(np.hypot(at[:, None], at) < CENTRE_UM / (QC_PX * QC_MPP))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -160,31 +170,33 @@ def _focus(grey, out):  # noqa: ANN001, ANN202
         out[k] = energy / variance if variance > 0 else 0.0
 
 
-def measure(crops: NDArray[np.uint8]) -> Quality:
-    """Measure crops, uint8 (n, S, S, 3) at 0.25 um per px, S even and at least 40, by their central 40 px.
+def measure(crops: NDArray[np.uint8], *, side_px: int = QC_PX) -> Quality:
+    """Measure crops, uint8 (n, S, S, 3), S even and at least 40, at 0.25 um per px, by their central 40 px.
 
     Parameters
     ----------
     crops
         As said; others are an error.
+    side_px
+        Another side of what is judged, even; the focus then means something at 0.25 um per px only.
 
     Returns
     -------
     Measures of each crop.
     """
     n, size = crops.shape[:2]
-    if size < QC_PX or size % 2:
-        raise bad_value("crops", must=f"be of an even size of at least {QC_PX} px", got=size)
-    disc = central_disc()
+    if size < side_px or size % 2:
+        raise bad_value("crops", must=f"be of an even size of at least {side_px} px", got=size)
+    disc = central_disc(side_px)
     ratios = [round(1024 * np.exp(-od)) for od in (COOL_INK, WARM_INK)]
     limits = (int(np.ceil(WHITE * np.exp(-TISSUE_OD))), FAINT, *ratios, *BLACK_INK, *CLIPPED)
     counts = np.zeros((n, 5), dtype=np.int32)
-    grey = np.zeros((n, QC_PX // BIN_PX, QC_PX // BIN_PX), dtype=np.int32)
-    _counts(np.ascontiguousarray(crops), (size - QC_PX) // 2, disc.view(np.int8), limits, counts, grey)
+    grey = np.zeros((n, side_px // BIN_PX, side_px // BIN_PX), dtype=np.int32)
+    _counts(np.ascontiguousarray(crops), (size - side_px) // 2, disc.view(np.int8), limits, counts, grey)
     focus = np.empty(n)
     _focus(grey, focus)
     stained, centre, ink, faint, clipped = counts.T
-    area = QC_PX**2
+    area = side_px**2
     return Quality(
         stained=stained / area,
         centre_stained=centre / disc.sum(),
@@ -232,3 +244,27 @@ def judge(crops: NDArray[np.uint8]) -> NDArray[Any]:
     As from `verdicts`.
     """
     return verdicts(measure(crops))
+
+
+PATCH_PX = 56
+"""Side of what a patch is judged by, however many um it shows: 2 um per px for patches of 112 um."""
+
+
+def judge_patches(patches: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Verdict on each patch of tissue, and its share of tissue, from thumbnails that show it whole.
+
+    The same measures and thresholds as for nuclei, over the whole patch; off tissue is one whose middle, a disc of half
+    its side, holds none. Focus is not judged: nothing is sharp at that scale.
+
+    Parameters
+    ----------
+    patches
+        uint8 (n, PATCH_PX, PATCH_PX, 3).
+
+    Returns
+    -------
+    Verdicts, object (n,), and shares of stained area, float64 (n,).
+    """
+    quality = measure(patches, side_px=PATCH_PX)
+    sharp = np.full(len(patches), np.inf)
+    return verdicts(replace(quality, focus=sharp)), quality.stained

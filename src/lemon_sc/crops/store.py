@@ -19,7 +19,7 @@ import pandas as pd
 import zarr
 
 from lemon_sc._core.errors import listing
-from lemon_sc.io.shards import CHUNK, SHARD, Field, writing
+from lemon_sc.io.shards import CHUNK, Field, writing
 
 if TYPE_CHECKING:
     import os
@@ -64,10 +64,11 @@ class CropStore:
 
     def batches(self, wanted: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
         """The wanted crops in store order, shard by shard: (positions, crops)."""
-        for start in range(0, len(self), SHARD):
-            kept = np.flatnonzero(wanted[start : start + SHARD])
+        size = int(self.attrs["rows_per_shard"])
+        for start in range(0, len(self), size):
+            kept = np.flatnonzero(wanted[start : start + size])
             if len(kept):
-                yield start + kept, self._decoded(start, start + SHARD)[kept]
+                yield start + kept, self._decoded(start, start + size)[kept]
 
     def _decoded(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Crops of a range; an error if what lies on the disk is not what was written."""

@@ -16,6 +16,7 @@ from shapely import Polygon, area, get_coordinates, polygons
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Identity, Scale
 
+from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import bad_value, one_of
 from lemon_sc._core.record import write_record
@@ -30,6 +31,7 @@ from lemon_sc.datasets._ids import cell_id_strings
 from lemon_sc.datasets._looks import draw_details
 from lemon_sc.datasets._placement import PIXEL_SIZE, Placement, place_he
 from lemon_sc.datasets._rasters import dapi_image, label_image
+from lemon_sc.datasets._spots import make_spots
 from lemon_sc.datasets._transcripts import draw_transcripts
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ def phantom(
     shear: float = 0.01,
     ids: str = "string",
     stain: str | None = None,
+    spots: float | None = None,
 ) -> sd.SpatialData:
     """A synthetic breast tumour: a Xenium run and its H&E as one SpatialData, with the truth about every cell and gene.
 
@@ -90,6 +93,9 @@ def phantom(
     stain
         Whose stain the section has: ``"tnbc"``, ``"nuinsseg"``, ``"brecahad"``, ``"midog21"``, ``"tcga"`` or
         ``"xenium"``, typical slides of public sets. ``None``: the reference of Macenko normalisation.
+    spots
+        Diameter in um of spots, 55 for Visium's: discs on a hexagonal lattice, 100/55 diameters apart, with the counts
+        of the cells whose centres lie in them. ``None``: no spots.
 
     Returns
     -------
@@ -102,6 +108,10 @@ def phantom(
     - ``var["truth"]``: marker, morphology, position, balance, noise or control; ``var["truth_of"]``: the type or
       quantity that the gene follows; ``var["truth_r"]``: correlation of its log rate with it, before counting noise;
     - ``uns["lemon_sc"]["phantom"]``: the affine (3, 3) from H&E px to global px, and the parameters.
+
+    With `spots` also circles ``sdata.shapes["spots"]`` and their table ``sdata.tables["spots_table"]``: counts, the
+    number of cells (``obs["n_cells"]``), the place on the lattice (``obs["array_row"]``, ``obs["array_col"]``), and the
+    share of each type among the spot's cells (``obsm["cell_types"]``), NaN without cells.
 
     Raises
     ------
@@ -116,6 +126,7 @@ def phantom(
     200
     """
     _check(n_cells, mpp, rotation, shear)
+    _check_spots(spots)
     one_of("ids", ids, ("string", "int"))
     stains = STAINS if stain is None else _stains_of(one_of("stain", stain, REFERENCES))
     streams = spawn(rng, 7)
@@ -136,12 +147,16 @@ def phantom(
     images, labels = _rasters(streams[6], tissue, shapes, made)
     if ids == "int":
         images["morphology_mip"] = images["morphology_focus"]  # one focal plane is its own maximum projection
+    tables = {"table": table}
+    if spots is not None:
+        made_spots = make_spots(table, side=tissue.side, diameter=spots, to_global={"global": _um_to_global()})
+        shapes[keys.SPOTS], tables[keys.SPOTS + keys.OWN_TABLE] = made_spots
     return sd.SpatialData(
         images={"he_image": _image(he, Affine(placement.affine, ("x", "y"), ("x", "y")), "rgb"), **images},
         labels=labels,
         points={"transcripts": _points(transcripts)},
         shapes=shapes,
-        tables={"table": table},
+        tables=tables,
     )
 
 
@@ -162,6 +177,17 @@ def _check(n_cells: int, mpp: float, rotation: float, shear: float) -> None:
         raise bad_value("shear", must="lie between -0.5 and 0.5", got=shear)
 
 
+def _check_spots(spots: float | None) -> None:
+    if spots is None:
+        return
+    if isinstance(spots, bool) or not isinstance(spots, int | float | np.number) or not 5 <= spots <= 100:
+        raise bad_value("spots", must="be None or a diameter between 5 and 100 um (55 for Visium's)", got=spots)
+
+
+def _um_to_global() -> Scale:
+    return Scale([1 / PIXEL_SIZE] * 2, axes=("x", "y"))
+
+
 def _draw_ids(rng: np.random.Generator, tissue: ti.Tissue, ids: str) -> _Ids:
     n = len(tissue.cell_type)
     if ids == "int":
@@ -175,7 +201,7 @@ def _shapes(
     tissue: ti.Tissue, body: Array, made: _Ids, ids: str
 ) -> tuple[dict[str, GeoDataFrame], NDArray[np.object_]]:
     """Nucleus and cell boundaries in um, as the reader of either format version indexes them; and the cell polygons."""
-    to_global = {"global": Scale([1 / PIXEL_SIZE] * 2, axes=("x", "y"))}
+    to_global = {"global": _um_to_global()}
     outlines = polygons(tissue.nuclei.take(np.arange(tissue.n_nuclei)).polygons())
     cells = cell_polygons(tissue, body)
     owner = made.cell[tissue.cell_of[: tissue.n_nuclei]]
@@ -290,6 +316,6 @@ def _points(transcripts: pd.DataFrame) -> Any:
         coordinates={"x": "x", "y": "y", "z": "z"},
         feature_key="feature_name",
         instance_key="cell_id",
-        transformations={"global": Scale([1 / PIXEL_SIZE] * 2, axes=("x", "y"))},
+        transformations={"global": _um_to_global()},
         sort=True,
     )

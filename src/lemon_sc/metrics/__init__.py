@@ -5,10 +5,10 @@ What needs neighbours or torch loads on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
+from lemon_sc._core.lazy import lazy
 from lemon_sc.metrics.classification import ClassificationScores, classification
+from lemon_sc.metrics.clustering import GroupClustering, group_clustering
+from lemon_sc.metrics.decomposition import DecompositionScores, decomposition
 from lemon_sc.metrics.matching import Matches, match_centroids, match_nuclei
 from lemon_sc.metrics.panoptic import (
     PanopticQuality,
@@ -17,22 +17,29 @@ from lemon_sc.metrics.panoptic import (
     typed_panoptic_quality,
 )
 from lemon_sc.metrics.regression import RegressionScores, regression
+from lemon_sc.metrics.retrieval import median_rank, recall_at
 from lemon_sc.metrics.segmentation import segmentation
-from lemon_sc.metrics.typed import DetectionScores, detection, paired_bootstrap, typed_counts, typed_f1
-from lemon_sc.metrics.uncertainty import Interval, PairedTest, bootstrap, paired_test
+from lemon_sc.metrics.typed import DetectionScores, detection, typed_counts, typed_f1
+from lemon_sc.metrics.uncertainty import Interval, PairedTest, bootstrap, paired_bootstrap, paired_test
 
 # These rest on the nearest neighbours and probes of `lemon_sc.analysis`, two layers up; they are offered here because
 # this is where users look for them.
 _LATER = {
+    "ExpressionGain": "lemon_sc.analysis.expression_gain",
     "GroupIdentity": "lemon_sc.analysis.leakage",
+    "MILScores": "lemon_sc.analysis.mil",
     "Stability": "lemon_sc.analysis.stability",
+    "expression_gain": "lemon_sc.analysis.expression_gain",
     "group_identity": "lemon_sc.analysis.leakage",
+    "mil_probe": "lemon_sc.analysis.mil",
     "stability": "lemon_sc.analysis.stability",
 }
 
 __all__ = [
     "ClassificationScores",
+    "DecompositionScores",
     "DetectionScores",
+    "GroupClustering",
     "Interval",
     "Matches",
     "PairedTest",
@@ -41,12 +48,16 @@ __all__ = [
     "TypedPanopticQuality",
     "bootstrap",
     "classification",
+    "decomposition",
     "detection",
+    "group_clustering",
     "match_centroids",
     "match_nuclei",
+    "median_rank",
     "paired_bootstrap",
     "paired_test",
     "panoptic_quality",
+    "recall_at",
     "regression",
     "segmentation",
     "typed_counts",
@@ -55,13 +66,4 @@ __all__ = [
     *_LATER,
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    msg = f"module 'lemon_sc.metrics' has no attribute {name!r} (it has: {', '.join(__all__)})"
-    raise AttributeError(msg)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _LATER)

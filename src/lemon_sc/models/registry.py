@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lemon_sc._core.errors import listing, one_of
-from lemon_sc.models import exported, hub, lemon, morphometry, tiles
+from lemon_sc.models import adapter, exported, hub, lemon, morphometry, tiles
 from lemon_sc.models.cards import ModelCard
 from lemon_sc.models.encoder import Encoder
 from lemon_sc.models.zoo import ZOO
@@ -88,16 +88,18 @@ def load(
     revision: str | None = None,
     pooling: str | None = None,
     input_px: int | None = None,
+    mpp: float | None = None,
 ) -> Encoder:
     """Load a model by name, or from a checkpoint file.
 
     Parameters
     ----------
     name_or_path
-        A name (see `available`), the path of a weight file that `lm.train.export` wrote, with its card beside it, or
-        that of a checkpoint in LEMON's layout.
+        A name (see `available`), the path of a weight file that `lm.train.export` wrote, with its card beside it, that
+        of an adapter of `lm.train.seal`, or that of a checkpoint in LEMON's layout.
     weights
-        Weight file of the named model: safetensors, or what `torch.save` wrote. ``None`` looks in the cache of the
+        Weight file of the named model: safetensors, or what `torch.save` wrote; with an adapter, of the encoder that
+        it is for. ``None`` looks in the cache of the
         Hugging Face Hub and, for ``"lemon"``, before that in the folder that the environment variable
         ``LEMON_SC_WEIGHTS`` names.
     download
@@ -107,8 +109,9 @@ def load(
     pooling
         For transformers trained on tiles: ``"cls"`` (class token), ``"cls_mean"`` (and the mean of the patches), or
         ``"centre"`` (mean of the central 4 x 4 patches of a field of 128 px). ``None`` takes the card's.
-    input_px
-        Side of the crop in px for models trained on tiles. ``None`` takes 128 for ``"centre"``, else 40.
+    input_px, mpp
+        Side of the crop in px, and um per px, for models trained on tiles. ``None`` takes 128 for ``"centre"``, else
+        40, and 0.25: nuclei. ``input_px=224, mpp=0.5`` shows them the patches of `lm.pp.extract_patches`.
 
     Returns
     -------
@@ -138,11 +141,13 @@ def load(
     if weights is not None and (download or revision is not None):
         msg = "`download` and `revision` are about weights of the hub; `weights` names a file. Pass one or the other."
         raise ValueError(msg)
+    if adapter.is_adapter(Path(name_or_path).expanduser()):
+        _refuse(name, "is on the card of the adapter", pooling=pooling, input_px=input_px, mpp=mpp)
+        return _load_adapted(Path(name_or_path).expanduser(), weights=weights, download=download, revision=revision)
     if name in ZOO:
-        return tiles.load_tiles(
-            ZOO[name], weights=weights, download=download, revision=revision, pooling=pooling, input_px=input_px
-        )
-    _refuse(name, "is for models trained on tiles", pooling=pooling, input_px=input_px)
+        card: Any = {"pooling": pooling, "input_px": input_px, "mpp": mpp}
+        return tiles.load_tiles(ZOO[name], weights=weights, download=download, revision=revision, **card)
+    _refuse(name, "is for models trained on tiles", pooling=pooling, input_px=input_px, mpp=mpp)
     if name == "lemon":
         return lemon.load_lemon(weights, download=download, revision=revision)
     _refuse(name, "is for models with weights, by their name", weights=weights, revision=revision, download=download)
@@ -161,6 +166,52 @@ def load(
         "path, a model of your own by the pair (module or callable, ModelCard)."
     )
     raise ValueError(msg)
+
+
+def _load_adapted(path: Path, *, weights: str | PathLike[str] | None, download: bool, revision: str | None) -> Encoder:
+    """An adapter's encoder, found by the name on its card or at `weights`, with the adapter."""
+    base = adapter.read_adapter(path)[0].base
+    if base.name in ZOO:
+        entry = ZOO[base.name]
+        card: Any = {"pooling": base.pooling, "input_px": base.input_px, "mpp": base.mpp}
+        made = tiles.load_tiles(entry, weights=weights, download=download, revision=revision, **card)
+    elif base.name == "lemon":
+        made = lemon.load_lemon(weights, download=download, revision=revision)
+    elif weights is not None:
+        made = load(weights)
+    elif base.name in _cards():
+        made = load(base.name)
+    else:
+        msg = (
+            f"{path} is an adapter for {base.name!r}, which is no model known by name. Pass `weights=`, the file of "
+            "that encoder, or the encoder itself to `lm.models.with_adapter`."
+        )
+        raise ValueError(msg)
+    return adapter.merged(made, path)
+
+
+def with_adapter(model: Any, adapter_path: str | PathLike[str]) -> Encoder:
+    """Put an adapter of `lm.train.seal` on an encoder.
+
+    Parameters
+    ----------
+    model
+        The encoder that the adapter was trained on: anything that `as_encoder` takes.
+    adapter_path
+        The file ``adapter.safetensors`` of the run; its card lies beside it.
+
+    Returns
+    -------
+    Another encoder, with the adapter added to its weights. It has a card of its own.
+
+    Raises
+    ------
+    FileNotFoundError
+        File or card are missing.
+    ValueError
+        They are damaged, or the adapter is for another encoder.
+    """
+    return adapter.merged(as_encoder(model), Path(adapter_path).expanduser())
 
 
 def _refuse(name: str, why: str, **options: Any) -> None:

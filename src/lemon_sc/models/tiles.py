@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lemon_sc._core.errors import one_of
 from lemon_sc.models import hub
@@ -28,6 +28,7 @@ def load_tiles(
     revision: str | None = None,
     pooling: str | None = None,
     input_px: int | None = None,
+    mpp: float | None = None,
 ) -> Encoder:
     """Build an encoder of the zoo and read its weights.
 
@@ -41,7 +42,7 @@ def load_tiles(
         Fetch the weights where the cache lacks them.
     revision
         Commit, tag or branch on the hub; None takes ``main``.
-    pooling, input_px
+    pooling, input_px, mpp
         See `chosen`.
 
     Returns
@@ -50,7 +51,7 @@ def load_tiles(
     """
     from lemon_sc.models import networks
 
-    card = chosen(entry, pooling=pooling, input_px=input_px)
+    card = chosen(entry, pooling=pooling, input_px=input_px, mpp=mpp)
     network = networks.construct(entry)
     if weights is None:
         found = hub.find(card, download=download, revision=revision)
@@ -66,7 +67,9 @@ def load_tiles(
     return Encoder(card=replace(card, sha256=sha256, revision=found.revision), module=module)
 
 
-def chosen(entry: Entry, *, pooling: str | None = None, input_px: int | None = None) -> ModelCard:
+def chosen(
+    entry: Entry, *, pooling: str | None = None, input_px: int | None = None, mpp: float | None = None
+) -> ModelCard:
     """The card with the user's choice of pooling and field.
 
     Parameters
@@ -77,6 +80,8 @@ def chosen(entry: Entry, *, pooling: str | None = None, input_px: int | None = N
         ``"cls"``, ``"cls_mean"`` or ``"centre"`` for a ViT; None keeps the card's.
     input_px
         Side of the crop; None takes 128 for ``"centre"``, else the card's.
+    mpp
+        um per px of the crop; None takes the card's.
 
     Returns
     -------
@@ -94,7 +99,8 @@ def chosen(entry: Entry, *, pooling: str | None = None, input_px: int | None = N
         card = replace(
             card, pooling=pooling, dim=dim, input_px=CENTRE_FIELD_PX if pooling == "centre" else card.input_px
         )
-    return card if input_px is None else replace(card, input_px=input_px)
+    changes: dict[str, Any] = {"input_px": input_px, "mpp": mpp}
+    return replace(card, **{name: value for name, value in changes.items() if value is not None})
 
 
 def untrained(entry: Entry) -> TileEncoder:

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
-from lemon_sc._core.errors import bad_value, listing, one_of
+from lemon_sc._core.errors import bad_value, one_of
 from lemon_sc._core.log import logger
-from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.table import as_table
 from lemon_sc._objects.candidates import MULTIPLE, collect
-from lemon_sc._objects.choose import check_somewhere, choose, nuclei_to_cut
+from lemon_sc._objects.choose import check_somewhere, choose, crowding_of, nuclei_to_cut
 from lemon_sc._objects.per_nucleus import nucleus_table
 from lemon_sc._objects.stores import extraction_digest
 from lemon_sc.crops.mask import MASKS
-from lemon_sc.crops.store import open_store
-from lemon_sc.crops.stream import TARGET_MPP
 from lemon_sc.io.elements import resolve
-from lemon_sc.pp._keep_crops import STORE_MEMORY, Kept, keep_crops
+from lemon_sc.pp._extraction import check_names, check_store, describe, report_verdicts, write_found
+from lemon_sc.pp._keep_crops import Kept, keep_crops
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     import anndata as ad
     from spatialdata import SpatialData
-
-    from lemon_sc._objects.candidates import Candidates
-    from lemon_sc._objects.choose import Found
-    from lemon_sc._objects.nuclei import Nuclei
-    from lemon_sc.io.elements import Scene
 
 DECIDES = ("image_key", "shapes_key", "multiple", "mask", "mpp", "affine", "content")
 """Settings without which the crops would show something else."""
@@ -50,26 +41,7 @@ def check_arguments(store: object, multiple: str, size_px: int, mask: str | None
         one_of("mask", mask, MASKS)
     if isinstance(size_px, bool) or not isinstance(size_px, int | np.integer) or size_px < 8 or size_px % 2:
         raise bad_value("size_px", must="be an even int >= 8 (40 to embed, 60 to train)", got=size_px)
-    if store is not None and not isinstance(store, str | os.PathLike):
-        raise bad_value("store", must='be None, "memory" or a path', got=store)
-    if store is not None and store != STORE_MEMORY and Path(store).exists():
-        open_store(store)  # raises unless it is a crop store, which may be replaced
-
-
-def check_names(adata: ad.AnnData, table_key: str) -> None:
-    """Raise if row names repeat or hold line breaks: crops are kept and found again by the name of their cell."""
-    twice = adata.obs_names[adata.obs_names.duplicated()].unique()
-    if len(twice):
-        msg = (
-            f"`sdata.tables[{table_key!r}].obs_names` are not unique: {len(twice)} names repeat "
-            f"({listing(twice, most=3)}). "
-            "Call `.obs_names_make_unique()` on the table first."
-        )
-        raise ValueError(msg)
-    broken = [name for name in adata.obs_names if "\n" in name]
-    if broken:
-        msg = f"`sdata.tables[{table_key!r}].obs_names` hold line breaks ({listing(broken, most=3)}). Rename them."
-        raise ValueError(msg)
+    check_store(store)
 
 
 def check_own_table(sdata: SpatialData) -> None:
@@ -183,74 +155,20 @@ def extract_nuclei(
         "content": extraction_digest(scene, candidates),
     }
     nuclei = nuclei_to_cut(found, candidates)
+    crowding = crowding_of(found, candidates, scene)
     kept = Kept() if store is None else keep_crops(adata, scene, nuclei, found.qc, record, store=store)
-    write_found(adata, found, nuclei, record, kept)
+    write_found(adata, found, nuclei, record, kept, decides=DECIDES)
+    adata.obs[keys.N_NUCLEI] = found.n_nuclei.astype(np.int32)
+    adata.obs[keys.CROWDING] = crowding.astype(np.float32)
+    adata.obs[keys.CROWDED] = crowding > CROWDED
+    report(adata, record)
     if multiple == "all":
         sdata[keys.NUCLEI] = adata
 
 
-def describe(scene: Scene, candidates: Candidates, *, size_px: int) -> dict[str, Any]:
-    """What the record says of the geometry."""
-    size = scene.pixel_size
-    return {
-        "mpp": np.array(size.mpp),
-        "anisotropy": size.anisotropy,
-        "rotation_deg": size.rotation_deg,
-        "mirrored": size.mirrored,
-        "affine": scene.to_pixel,
-        "coordinate_system": scene.coordinate_system,
-        "size_px": int(size_px),
-        "target_mpp": TARGET_MPP,
-        "joined_by": candidates.join.by,
-        "n_nuclei_without_cell": int((candidates.join.row < 0).sum()),
-        "n_outlines_repaired": candidates.n_repaired,
-    }
-
-
-def write_found(adata: ad.AnnData, found: Found, nuclei: Nuclei, record: dict[str, Any], kept: Kept) -> None:
-    """Write everything into the table, now that nothing can fail any more."""
-    extra = nuclei.take(nuclei.rank > 0)
-    further: dict[str, Any] = {
-        "obs_name": adata.obs_names.to_numpy(dtype=object)[extra.row].astype(str),
-        "xy": extra.xy,
-        "nucleus_id": extra.nucleus_id.astype(str),
-        "rank": extra.rank,
-    }
-    before, known = record_id(adata, keys.NUCLEI), adata.obs.get(keys.NUCLEUS_QC)
-    made = {**record, "extra": further, "store": kept.path, "store_id": kept.store_id}
-    if kept.crops is not None:
-        further["crops"] = kept.further
-    write_record(adata, keys.NUCLEI, made, decides=DECIDES)
-    now = record_id(adata, keys.NUCLEI)
-    qc = found.qc
-    if known is not None and before == now:  # of the same pixels: what was seen in them still holds
-        qc = np.where((qc == keys.QC_OK) & known.isin(keys.QC_FROM_PIXELS), known.astype(object), qc)
-    adata.obs[keys.NUCLEUS_QC] = pd.Categorical(qc, categories=list(keys.QC_CATEGORIES))
-    adata.obs[keys.EXTRACTION] = pd.Categorical([now] * adata.n_obs)
-    adata.obs[keys.NUCLEUS_ID] = found.ids.astype(str)
-    adata.obs[keys.N_NUCLEI] = found.n_nuclei.astype(np.int32)
-    adata.obs[keys.CROWDING] = found.crowding.astype(np.float32)
-    adata.obs[keys.CROWDED] = found.crowding > CROWDED
-    adata.obsm[keys.NUCLEUS_XY] = found.xy
-    adata.obsm.pop(keys.NUCLEI, None)  # crops of an earlier run do not belong to these nuclei
-    if kept.crops is not None:
-        adata.obsm[keys.NUCLEI] = kept.crops
-    report(adata, record)
-
-
 def report(adata: ad.AnnData, record: dict[str, Any]) -> None:
     """Say what was found and what was not."""
-    counts = adata.obs[keys.NUCLEUS_QC].value_counts().to_dict()
-    lost = ", ".join(f"{n} {name}" for name, n in counts.items() if n and name != keys.QC_OK)
-    mpp = " x ".join(f"{v:.4f}" for v in record["mpp"])
-    logger.info(
-        "%d of %d cells have a usable nucleus at %s um/px%s (joined by %s)",
-        counts[keys.QC_OK],
-        adata.n_obs,
-        mpp,
-        f"; {lost}" if lost else "",
-        record["joined_by"],
-    )
+    report_verdicts(adata, record, "cells have a usable nucleus")
     if record["n_nuclei_without_cell"]:
         logger.warning("%d nuclei belong to no cell of the table", record["n_nuclei_without_cell"])
     if record["n_outlines_repaired"]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lemon_sc._core.log import progress
-from lemon_sc._objects.nuclei import cut, warn_slow
+from lemon_sc._objects.nuclei import PATCH, UNIT, cut, warn_slow
 from lemon_sc._objects.stores import apply_verdicts, in_reading_order, verdict_codes
 from lemon_sc.crops.store import open_store, write_store
 
@@ -60,7 +60,7 @@ def keep_crops(
     store
         ``"memory"`` or a path.
     """
-    warn_slow(scene, record["image_key"], len(nuclei))
+    warn_slow(scene, record["image_key"], len(nuclei), target_mpp=record["target_mpp"])
     if store == STORE_MEMORY:
         return in_memory(watched(scene, nuclei, qc, record), nuclei, n_obs=adata.n_obs, size_px=record["size_px"])
     nuclei = in_reading_order(scene, nuclei, size_px=record["size_px"], target_mpp=record["target_mpp"])
@@ -84,9 +84,12 @@ def keep_crops(
 
 
 def watched(scene: Scene, nuclei: Nuclei, qc: NDArray[Any], record: dict[str, Any]) -> Batches:
-    """Crops of `nuclei`, with a progress bar."""
-    with progress(total=len(nuclei), desc="Cutting nuclei") as bar:
-        for index, crops in cut(scene, nuclei, size_px=record["size_px"], mask=record["mask"], qc=qc):
+    """Crops of `nuclei`, with a progress bar; patches have been judged before."""
+    unit = "patches" if record.get(UNIT) == PATCH else "nuclei"
+    with progress(total=len(nuclei), desc=f"Cutting {unit}", unit=unit) as bar:
+        how: dict[str, Any] = {name: record[name] for name in ("size_px", "target_mpp", "mask")}
+        judged = None if record.get(UNIT) == PATCH else qc
+        for index, crops in cut(scene, nuclei, qc=judged, **how):
             bar.update(len(index))
             yield index, crops
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lemon_sc._core.errors import bad_value
+from lemon_sc.embed.devices import cpu_has_amx
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,7 +76,8 @@ class Segmenter:
 
         Returns
         -------
-        Maps of the same height and width. On CUDA the network computes in bfloat16.
+        Maps of the same height and width. The network computes in bfloat16 where the device multiplies matrices of it
+        in hardware: on CUDA, and on a CPU with AMX.
 
         Raises
         ------
@@ -91,7 +93,8 @@ class Segmenter:
         padded = pad_to(images, self.network.stride)
         with torch.inference_mode():
             x = normalised(torch.from_numpy(padded).to(self.device), self.card)
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+            half = x.device.type == "cuda" or (x.device.type == "cpu" and cpu_has_amx())
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
                 found = self.network(x)
             cut = {name: values[..., :height, :width].float() for name, values in found.items()}
             nuclei = cut["np"].softmax(1)[:, 1].cpu().numpy()

@@ -12,7 +12,7 @@ from lemon_sc._core import keys
 from lemon_sc._core.log import logger
 from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.table import as_table
-from lemon_sc._objects.nuclei import STAIN, crop_batches, extraction, nuclei_of
+from lemon_sc._objects.nuclei import PATCH, STAIN, UNIT, crop_batches, extraction, nuclei_of
 from lemon_sc.embed.devices import cuts_crops, resolve_devices, resolve_dtype
 from lemon_sc.embed.run import embed_batches
 from lemon_sc.models.registry import as_encoder
@@ -71,6 +71,7 @@ def embed_table(
     made = extraction(adata)  # asked before the model is loaded: a missing step is the likelier mistake
     encoder = as_encoder(model)
     card = encoder.card
+    warn_if_other_window(made, card)
     usable = nuclei_of(adata)
     qc = adata.obs[keys.NUCLEUS_QC].to_numpy(dtype=object).copy()
     wanted: dict[str, Any] = {"size_px": card.input_px, "target_mpp": card.mpp, "mask": mask}
@@ -105,6 +106,21 @@ def embed_table(
     rows[qc != keys.QC_OK] = np.nan
     n_embedded = int(np.isfinite(rows).all(axis=1).sum())
     return Embedded(rows=rows, qc=qc, record={**record, "crops_from": source, "n_embedded": n_embedded})
+
+
+def warn_if_other_window(made: dict[str, Any], card: ModelCard) -> None:
+    """Say so if the model sees less, or more, of the tissue than the patches show."""
+    if made.get(UNIT) != PATCH:
+        return
+    seen = card.input_px * card.mpp
+    if not np.isclose(seen, made["size_um"], rtol=0.02):
+        logger.warning(
+            "%s sees squares of %g um, the patches have %g um: what lies around their centres is embedded. Extract "
+            "patches of that size, or take a model for them",
+            card.name,
+            seen,
+            made["size_um"],
+        )
 
 
 def write_embedded(adata: AnnData, made: Embedded, *, key_added: str) -> None:

@@ -5,14 +5,14 @@ Reading, augmenting and training need torch and timm, nothing of scverse. What n
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from lemon_sc._core.lazy import lazy
 
 _LATER = {
     "Augmentation": "lemon_sc.train.views",
     "DINOv2": "lemon_sc.train.dino",
     "FolderSource": "lemon_sc.train.corpus_sources",
     "MoCoV3": "lemon_sc.train.moco",
+    "Pairs": "lemon_sc.train.seal_pairs",
     "Progress": "lemon_sc.train.schedules",
     "Recipe": "lemon_sc.train.recipes",
     "Run": "lemon_sc.train.loop",
@@ -43,6 +43,12 @@ _LATER = {
     "NucleiSet": "lemon_sc.train.seg_data",
     "SegRecipe": "lemon_sc.train.seg_recipes",
     "SegRun": "lemon_sc.train.seg_loop",
+    "SealRecipe": "lemon_sc.train.seal_recipe",
+    "SealRun": "lemon_sc.train.seal_loop",
+    "pairs_of": "lemon_sc.train.seal_table",
+    "seal": "lemon_sc.train.seal_loop",
+    "seal_published": "lemon_sc.train.seal_recipe",
+    "seal_small": "lemon_sc.train.seal_recipe",
     "open_nuclei": "lemon_sc.train.seg_data",
     "seg_cellvit": "lemon_sc.train.seg_recipes",
     "seg_histoplus": "lemon_sc.train.seg_recipes",
@@ -52,13 +58,4 @@ _LATER = {
 
 __all__ = [*_LATER]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    msg = f"module 'lemon_sc.train' has no attribute {name!r} (it has: {', '.join(__all__)})"
-    raise AttributeError(msg)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _LATER)
