@@ -73,8 +73,9 @@ def unseen(data, test, mpp):
     """Images that were not learned from, by set, at a pixel size."""
     held_out = open_nuclei(folders(data, TRAIN), mpp=mpp).split(HELD_OUT, rng=SPLIT)[1]
     parts = {}
-    for k, source in enumerate(held_out.sources):
-        parts[f"{source['name']}, held out"] = [this for this in held_out.fields if this.source == k]
+    for source in held_out.sources:
+        name = source["name"]
+        parts[f"{name}, held out"] = [this for this in held_out.fields if this.source == name]
     found = {name: replace(held_out, fields=tuple(fields)) for name, fields in parts.items() if fields}
     return found | {f.path.name: open_nuclei([f], mpp=mpp) for f in folders(test, TEST)}
 

@@ -83,7 +83,7 @@ def test_pictures_of_data_that_are_there(labelled, monkeypatch, tmp_path, caplog
         return replace(made, adapter=lambda folder: labelled) if name == "xenium_markers" else made
 
     monkeypatch.setattr(report_maps, "task", only_the_run)
-    found = {picture.name: picture.caption for picture in report_maps.pictures(tmp_path, model="morphometry")}
+    found = {picture.name: picture.caption for picture in report_maps.pictures(tmp_path, model="histogram")}
     plt.close("all")
     assert list(found) == ["map_xenium", "markers_xenium", "moran_xenium"]
     assert all("CC BY 4.0" in caption for caption in found.values())

@@ -1,18 +1,9 @@
 import numpy as np
 import pytest
-from coded_slides import field
+from coded_slides import NUCLEUS, STROMA, field, stained
 
 from lemon_sc.metrics import panoptic_quality
 from lemon_sc.seg.classical import segment_haematoxylin
-
-STROMA, NUCLEUS = (225, 180, 210), (110, 80, 150)
-
-
-def stained(labels, *, noise=4, seed=0):
-    """Nuclei of haematoxylin in pink stroma."""
-    image = np.where((labels > 0)[..., None], np.array(NUCLEUS), np.array(STROMA)).astype(float)
-    image += np.random.default_rng(seed).normal(0, noise, image.shape)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
 def test_planted_nuclei_are_outlined():

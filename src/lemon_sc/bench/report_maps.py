@@ -14,10 +14,11 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
-from lemon_sc import models, pl, tl
+from lemon_sc import pl, tl
 from lemon_sc._core import keys
 from lemon_sc._core.log import logger
 from lemon_sc.bench.catalogue import task
+from lemon_sc.bench.encoders import one
 from lemon_sc.bench.features import features, parts
 from lemon_sc.bench.kinds import Labelled, MissingDataError
 from lemon_sc.bench.report_words import encoder_label
@@ -146,7 +147,7 @@ def pictures(data: Path, *, model: object = None, cache: Path | None = None) -> 
     data
         The data folder.
     model
-        The encoder, as `lm.models.as_encoder` takes it.
+        The encoder, as `lm.bench.run` takes it.
     cache
         Folder that keeps embeddings.
 
@@ -154,7 +155,7 @@ def pictures(data: Path, *, model: object = None, cache: Path | None = None) -> 
     ------
     The pictures. Close each figure before the next is asked for.
     """
-    encoder = models.as_encoder(model)
+    encoder = one(model)
     for name, draw in ((MITOSES, _mitoses), (RUN, _run)):
         of = task(name)
         try:

@@ -139,7 +139,7 @@ def pad_to(images: NDArray[np.uint8], stride: int) -> NDArray[np.uint8]:
     """
     below, right = (-side % stride for side in images.shape[1:3])
     if not (below or right):
-        return np.ascontiguousarray(images)
+        return np.require(images, requirements=["C", "W"])  # torch warns of arrays that it must not write to
     return np.pad(images, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
 
 
