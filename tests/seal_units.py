@@ -11,7 +11,7 @@ from lemon_sc.train.seal_recipe import seal_small
 PX = 24
 KINDS = {"size": slice(0, 4), "dark": slice(4, 8), "noise": slice(8, 14)}
 GENES = [f"{kind}{k}" for kind, at in KINDS.items() for k in range(at.stop - at.start)] + ["BALANCE"]
-TINY = {"n_genes": 15, "hidden": (16,), "decoder_width": 8, "batch": 8, "omics_epochs": 1, "epochs": 2}
+TINY = {"n_genes": 15, "hidden": (16,), "decoder_width": 8, "batch": 8, "omics_epochs": 1, "epochs": 2, "lr": 1e-3}
 CARD = ModelCard(
     name="tiny", dim=48, input_px=PX, mean=(0.7, 0.6, 0.7), std=(0.2, 0.2, 0.2), num_heads=3, license="CC0-1.0"
 )

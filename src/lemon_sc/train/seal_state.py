@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-import lemon_sc
-from lemon_sc.train.checkpoint import CHECKPOINT, SCHEMA
 from lemon_sc.train.loader import seed_of
-from lemon_sc.train.logs import Means
+from lemon_sc.train.run_state import RunState
 from lemon_sc.train.seal_losses import contrast, reconstruction
 
 if TYPE_CHECKING:
@@ -25,75 +22,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, kw_only=True)
-class SealState:
-    """A run at a step. What is random follows from the recipe's seed and the step, and needs no state."""
+class SealState(RunState):
+    """A run of SEAL at a step."""
+
+    WEIGHTS: ClassVar[str] = "seal"
+    NOT_OURS: ClassVar[str] = "another kind of run"
 
     recipe: SealRecipe
     network: SealNetwork
     policy: Augmentation
     """What may happen to crops."""
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    means: Means = field(default_factory=Means)
 
-    def to_checkpoint(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Tensors and plain types, for `torch.save`.
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Adapters and the expression side; the encoder stays as it was."""
+        return self.network.learned()
 
-        Parameters
-        ----------
-        record
-            Of the data and the encoder.
-        """
-        return {
-            "schema": SCHEMA,
-            "version": lemon_sc.__version__,
-            "recipe": self.recipe.to_dict(),
-            "data": dict(record),
-            "step": self.step,
-            "seal": self.network.learned(),
-            "optimizer": self.optimizer.state_dict(),
-            "log": self.means.state_dict(),
-        }
-
-    def load(self, found: Mapping[str, Any], *, record: Mapping[str, Any], path: Path) -> None:
-        """Go on where a checkpoint was written.
-
-        Parameters
-        ----------
-        found
-            From `read_checkpoint`.
-        record
-            Of the data and the encoder that are here.
-        path
-            The file, for messages.
-
-        Raises
-        ------
-        ValueError
-            It is of another recipe, other data, another encoder, or another version of the networks.
-        """
-        if "seal" not in found:
-            msg = f"'{path}' is the checkpoint of another kind of run. Choose another folder."
+    def fill(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Put adapters and expression side back."""
+        if weights.keys() != self.network.learned().keys():
+            msg = "other names of tensors"
             raise ValueError(msg)
-        old, new = found["recipe"], self.recipe.to_dict()
-        if differ := [f"{k}: {old.get(k)!r}, now {new.get(k)!r}" for k in {**old, **new} if old.get(k) != new.get(k)]:
-            msg = f"'{path}' is of another recipe ({'; '.join(differ)}). Go on with that one, or in another folder."
-            raise ValueError(msg)
-        if found["data"] != record:
-            what = [k for k in record if found["data"].get(k) != record[k]]
+        self.network.load_state_dict(weights, strict=False)
+
+    def check_data(self, found: Mapping[str, Any], record: Mapping[str, Any], path: Path) -> None:
+        """Raise unless data and encoder are those that were learned from."""
+        if found != record:
+            what = [k for k in record if found.get(k) != record[k]]
             msg = f"'{path}' was trained on something else (other: {', '.join(what)}). Go on with that, or in another "
             msg += "folder."
             raise ValueError(msg)
-        try:
-            if found["seal"].keys() != self.network.learned().keys():
-                msg = "other names of tensors"
-                raise ValueError(msg)
-            self.network.load_state_dict(found["seal"], strict=False)
-            self.optimizer.load_state_dict(found["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            msg = f"'{path}' (lemon_sc {found['version']}) does not fit the networks of this version: {error}"
-            raise ValueError(msg) from error
-        self.step, self.means = int(found["step"]), Means(found["log"])
 
 
 def seal_terms(state: SealState, batch: SealBatch, device: torch.device) -> dict[str, torch.Tensor]:
@@ -156,29 +113,11 @@ def seal_step(state: SealState, batch: SealBatch, *, device: torch.device, folde
     RuntimeError
         Loss or gradient are not finite; the step is not made.
     """
-    recipe, step = state.recipe, state.step
-    rate = recipe.lr_at(step)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
+    recipe, rate = state.recipe, state.set_rate()
     state.network.train()
-    torch.manual_seed(seed_of(recipe.seed, step))  # latent vectors, and what adapters and decoder drop
+    torch.manual_seed(seed_of(recipe.seed, state.step))  # latent vectors, and what adapters and decoder drop
     terms = seal_terms(state, batch, device)
     weights = dict(zip(("contrast", "omics", "vision"), recipe.weights, strict=True))
     loss = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
-    loss.backward()
-    learning = [p for p in state.network.parameters() if p.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(learning, math.inf)
-    value, size = float(loss.detach()), float(norm)
-    if not (math.isfinite(value) and math.isfinite(size)):
-        path = folder / CHECKPOINT
-        kept = f"The last checkpoint is '{path}'" if path.is_file() else "There is no checkpoint yet"
-        msg = (
-            f"At step {step} the loss is {value:.4g}, the norm of its gradient {size:.4g} (learning rate "
-            f"{rate:.3g}); the step was not made. {kept}. Begin in another folder with a lower `lr`."
-        )
-        raise RuntimeError(msg)
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    state.step += 1
-    state.means.add({"loss": loss, "grad_norm": norm, **terms})
+    state.descend(loss, terms, folder=folder, clip=None, advice="a lower `lr`")
     return rate
