@@ -47,11 +47,11 @@ slide = sd.SpatialData(images={"he_image": phantom["he_image"]})
 # %% [markdown]
 # ## Nuclei
 #
-# `model="haematoxylin"` needs no weights. It tells no types apart, and finds dark nuclei better than pale ones; a
-# trained segmenter takes its place by name or path. An image whose file states its pixel size needs no `mpp`.
+# The small network that comes with the package finds nuclei and tells no types apart; another segmenter takes its place
+# by name or path, `model="haematoxylin"` is faster and cruder. An image whose file states its pixel size needs no `mpp`.
 
 # %%
-lm.pp.segment_nuclei(slide, model="haematoxylin", mpp=0.2738)
+lm.pp.segment_nuclei(slide, mpp=0.2738)
 lm.pp.extract_nuclei(slide, shapes_key="he_nuclei", table_key="he_nuclei_table", store="memory")
 nuclei = slide["he_nuclei_table"]
 print(nuclei)

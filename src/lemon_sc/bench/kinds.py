@@ -119,9 +119,9 @@ class Task:
     adapter: Callable[[Path], Labelled] | None = None
     """Reads the data below a folder; ``None`` for studies that need no data of their own."""
     protocols: tuple[str, ...] = ()
-    """Kinds of folds: ``"stratified"`` (five random folds with the same share of each class), ``"slide"`` (no slide on
-    both sides; for expression each slide is held out once), ``"patient"`` (likewise, and no patient on both sides) or
-    ``"blocks"`` (square blocks of one slide)."""
+    """How folds are drawn, of ``"stratified"`` (five random folds with the same share of each class), ``"slide"`` (no
+    slide on both sides; for expression each slide is held out once), ``"patient"`` (likewise, and no patient on both
+    sides) or ``"blocks"`` (square blocks of one slide)."""
     pos_label: str | None = None
     """Class whose ROC and precision-recall curves are scored; ``None``: mean over classes."""
     window_px: int = 40

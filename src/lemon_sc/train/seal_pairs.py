@@ -35,7 +35,7 @@ class Pairs:
     """
 
     crops: Any
-    """Uint8 (n, S, S, 3), RGB: an array, or an object with ``shape`` and ``read(index)``."""
+    """RGB crops, uint8 (n, S, S, 3), as an array or an object with ``shape`` and ``read(index)``."""
     counts: Any
     """Raw counts (n, G), dense or sparse."""
     genes: Sequence[str]
