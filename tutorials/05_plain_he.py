@@ -48,7 +48,8 @@ slide = sd.SpatialData(images={"he_image": phantom["he_image"]})
 # ## Nuclei
 #
 # The small network that comes with the package finds nuclei and tells no types apart; another segmenter takes its place
-# by name or path, `model="haematoxylin"` does without a network. An image whose file states its pixel size needs no `mpp`.
+# by name or path, `model="haematoxylin"` does without a network. An image whose file states its pixel size needs no
+# `mpp`.
 
 # %%
 lm.pp.segment_nuclei(slide, mpp=0.2738)

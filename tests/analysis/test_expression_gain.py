@@ -65,5 +65,9 @@ def test_bad_input(case):
     bad[3] = np.nan
     with pytest.raises(ValueError, match="`before` must be finite, got '1 rows"):
         lm.metrics.expression_gain(bad, after, expression=y, slides=slide)
+    with pytest.raises(ValueError, match=r"`slides` must name one for each of the \d+ cells, got \(3,\)"):
+        lm.metrics.expression_gain(before, after, expression=y, slides=slide[:3])
+    with pytest.raises(ValueError, match="`slides` must name every row"):
+        lm.metrics.expression_gain(before, after, expression=y, slides=[None, *slide[1:]])
     with pytest.raises(ValueError, match="at least two patients"):
         lm.metrics.expression_gain(before, after, expression=y, slides=slide, patients=["p"] * len(slide))

@@ -48,6 +48,9 @@ def test_values_are_those_of_counts_by_hand():
         (np.zeros((4, 2)), ["a"] * 4, "at least two groups"),
         (np.zeros((4, 2)), ["a", "b"], r"got shapes \(4, 2\) and \(2,\)"),
         (np.full((4, 2), np.nan), list("abab"), "4 rows that are not"),
+        (np.eye(4), ["a", "b", None, np.nan], "`groups` must name every row, got '2 missing'"),
+        (np.zeros((4, 2)), list("abab"), "4 rows of `embedding`, 1 of them distinct, cannot be clustered into 2"),
+        (np.eye(3), list("abc"), "cannot be clustered into 3 groups"),
     ],
 )
 def test_bad_input(x, groups, says):

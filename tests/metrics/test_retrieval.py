@@ -22,5 +22,10 @@ def test_chance_is_k_over_n():
 def test_ranks_start_at_one():
     with pytest.raises(ValueError, match="must hold ranks from 1 on"):
         recall_at(np.array([0, 1]))
+    for rank in ([0, 1], [2.0, np.nan]):
+        with pytest.raises(ValueError, match="must hold ranks from 1 on, got (0|nan)"):
+            median_rank(rank)
+    with pytest.raises(ValueError, match="`rank` must have one rank for each query"):
+        recall_at(3)
     with pytest.raises(ValueError, match="`ks` must hold ints >= 1"):
         recall_at(np.array([1]), (0,))

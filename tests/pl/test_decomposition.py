@@ -76,3 +76,44 @@ def test_maps_need_coordinates(adata):
     del bare.obsm["spatial"]
     with pytest.raises(MissingKeyError, match="centres of the spots"):
         lm.pl.decomposition(bare)
+
+
+def test_many_types_take_several_rows_and_none_is_refused(adata):
+    made = adata.copy()
+    made.obsm["proportions"] = pd.DataFrame(np.eye(72)[:, :10] + 0.1, index=made.obs_names, columns=list("ABCDEFGHIJ"))
+    short = lm.tl.DecompositionProtocol(widths=(8,), epochs=2)
+    lm.tl.decompose(made, groups="patient", protocol=short)
+    figure = lm.pl.decomposition(made, types=list("ABCDEFGHIJ"))
+    named = [ax for ax in figure.axes if ax.get_title()]
+    assert [ax.get_title() for ax in named] == list("ABCDEFGHIJ")
+    assert len({ax.get_subplotspec().rowspan.start for ax in named}) == 2
+    with pytest.raises(ValueError, match="`types` must name one of"):
+        lm.pl.decomposition(made, types=[])
+
+
+def test_a_slide_without_a_deconvolution_is_shown_as_predicted(adata):
+    made = adata.copy()
+    made.obs["patient"] = np.repeat(["a", "b", "plain"], 24)
+    made.obsm["proportions"].iloc[48:] = np.nan
+    lm.tl.decompose(made, groups="patient", protocol=lm.tl.DecompositionProtocol(widths=(8,), epochs=2))
+    figure = lm.pl.decomposition(made, slide="plain", types="S")
+    upper, lower = (ax.collections[0].get_array() for ax in figure.axes[:2])
+    assert upper.mask.all()
+    assert lower.tolist() == pytest.approx(made.obsm["decomposition"]["S"].iloc[48:].tolist())
+    assert figure.axes[1].get_title(loc="left") == "not scored"
+
+
+def test_a_table_that_lost_something_says_what(adata):
+    only_b = adata[adata.obs["patient"] == "b"].copy()
+    assert lm.pl.decomposition(only_b).get_suptitle() == "b, proportion"
+    with pytest.raises(ValueError, match="No spot with coordinates is of 'a'"):
+        lm.pl.decomposition(only_b, slide="a")
+    for where, name in (("obsm", "proportions"), ("obsm", "decomposition"), ("obs", "patient")):
+        made = adata.copy()
+        del getattr(made, where)[name]
+        with pytest.raises(MissingKeyError, match=f"'{name}' not found in `adata.{where}`"):
+            lm.pl.decomposition(made)
+    made = adata.copy()
+    made.obsm["proportions"] = made.obsm["proportions"][["T", "B"]]
+    with pytest.raises(ValueError, match="has lost cell types"):
+        lm.pl.decomposition(made)

@@ -175,7 +175,7 @@ def test_a_repeated_gene_name_is_refused(adata, asked):
 
 def test_no_usable_nucleus_is_an_error(adata, asked):
     adata.obs["nucleus_qc"] = "blank"
-    with pytest.raises(ValueError, match="No cell has a usable nucleus"):
+    with pytest.raises(ValueError, match="There are no usable nuclei"):
         pl.nuclei(adata)
 
 

@@ -51,11 +51,18 @@ def test_a_query_that_is_an_image_comes_first_in_a_frame(found, asked):
     assert labels(ax) == [first, second, "random"]
 
 
+def test_no_room_is_kept_for_more_than_was_found(found, asked):
+    ax = pl.retrieved(found, n=100)
+    assert ax.get_xlim()[1] == 12
+
+
 def test_what_cannot_be_shown_is_refused(found, asked):
     with pytest.raises(MissingKeyError, match="'other' not found"):
         pl.retrieved(found, key="other")
     with pytest.raises(ValueError, match="`queries` must be one of"):
         pl.retrieved(found, queries="ACTB")
+    with pytest.raises(ValueError, match=r"`queries` must name one of \['EPCAM', 'CD3E'\]"):
+        pl.retrieved(found, queries=[])
     with pytest.raises(ValueError, match="`n` must be an int >= 1"):
         pl.retrieved(found, n=0)
     part = found[:20].copy()

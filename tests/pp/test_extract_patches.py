@@ -207,3 +207,33 @@ def test_nuclei_are_not_overwritten():
     lm.pp.extract_nuclei(sdata)
     with pytest.raises(ValueError, match="holds what `lm.pp.extract_nuclei` found"):
         lm.pp.extract_patches(sdata, shapes_key="nucleus_boundaries", size_um=10.0)
+
+
+def test_galleries_call_them_patches_and_show_what_was_not_kept():
+    pixels = he_pixels()
+    pixels[:, 250:] = 240
+    sdata = spot_scene([[130, 200], [370, 200]], pixels=pixels)
+    lm.pp.extract_patches(sdata, store="memory")
+    table = sdata["table"]
+    ok, blank = np.argsort(table.obs["nucleus_qc"] != "ok")
+    ax = lm.pl.nuclei(sdata, by="nucleus_qc", n=1)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["ok\n1 patches", "blank\n1 patches"]
+    shown = np.asarray(ax.images[1].get_array())
+    np.testing.assert_array_equal(shown, slices([[370, 200]], pixels)[0])  # from the image: it was not kept
+    ax = lm.pl.nuclei(table, by="nucleus_qc", n=1)  # the table alone does not have it
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["ok\n1 patches"]
+
+
+def test_nuclei_that_replace_patches_take_their_column_away(caplog):
+    sdata = spot_scene(AT)
+    lm.pp.extract_patches(sdata)
+    with caplog.at_level(logging.WARNING, logger="lemon_sc"):
+        lm.pp.extract_nuclei(sdata, shapes_key="units")
+    assert "replaced by nuclei" in caplog.text
+    assert "tissue_share" not in sdata["table"].obs
+
+
+def test_no_usable_patch_at_all_is_a_warning(caplog):
+    with caplog.at_level(logging.WARNING, logger="lemon_sc"):
+        lm.pp.extract_patches(spot_scene(AT), size_um=400.0)
+    assert "0 of 5 units have a usable patch of 400 um" in caplog.text

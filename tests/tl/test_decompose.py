@@ -142,7 +142,12 @@ def test_a_patient_without_compositions_is_predicted(adata):
     adata.obsm["q05_cell_abundance_w_sf"].loc[adata.obs["patient"] == "P2"] = np.nan
     found = fast(adata)
     assert adata.obsm["decomposition"].notna().all(axis=None)
-    assert list(found["slides"].index) == ["P0", "P1"]
+    slides = found["slides"]
+    assert slides["group"].tolist() == slides["section"].tolist() == ["P0", "P1", "P2"]
+    assert slides["n"].tolist() == [81, 81, 0]
+    assert slides[["cc", "l1"]].isna().all(axis=1).tolist() == [False, False, True]
+    assert found["l1"] == pytest.approx(slides["l1"].iloc[:2].mean())
+    assert found["intervals"].loc["cc", "n_units"] == 2
     assert list(found["groups"].index) == ["P0", "P1", "P2"]
 
 
@@ -178,6 +183,39 @@ def test_means_of_cell2location_stand_back_and_slashes_become_lines(adata):
     adata.obsm["q05_cell_abundance_w_sf"].columns = ["T/NK", *adata.obsm["q05_cell_abundance_w_sf"].columns[1:]]
     assert fast(adata)["truth"] == "q05_cell_abundance_w_sf"
     assert list(adata.obsm["decomposition"].columns) == ["T_NK", *TYPES[1:]]
+
+
+def test_a_row_that_lacks_a_type_is_left_out_like_one_of_nan(adata):
+    table = adata.obsm["q05_cell_abundance_w_sf"]
+    adata.obsm["q05_cell_abundance_w_sf"] = table.div(table.sum(axis=1), axis=0)
+    adata.obsm["q05_cell_abundance_w_sf"].iloc[[3, 7], 0] = np.nan  # the others do not sum to one
+    found = fast(adata, target="proportion")
+    assert found["n_no_truth"] == 2
+    assert adata.obsm["decomposition"].notna().all(axis=None)
+
+
+def test_a_spot_without_coordinates_is_said(adata, caplog):
+    adata.obsm["spatial"][5] = np.nan
+    with caplog.at_level(logging.WARNING, logger="lemon_sc"):
+        found = fast(adata)
+    assert "1 of 243 spots have no coordinates" in caplog.text
+    assert found["colocalization"].isna().all(axis=None)
+
+
+def test_sections_that_lie_on_one_another_are_asked_for(adata):
+    adata.obs["section"] = adata.obs["patient"]
+    adata.obs["patient"] = ["P0"] * 81 + ["P1"] * 162
+    with pytest.raises(ValueError, match="Most spots of 'P1' share their place .* as `slides=`"):
+        fast(adata)
+    assert list(fast(adata, slides="section")["slides"].index) == ["P0", "P1", "P2"]
+
+
+def test_training_does_not_stop_on_so_many_spots_that_too_few_are_left(adata):
+    adata.obs["section"] = adata.obs["patient"]
+    adata.obs["patient"] = ["lonely"] + adata.obs["patient"].tolist()[1:81] + ["rest"] * 162
+    for rng in range(3):
+        found = fast(adata, rng=rng, slides="section")
+        assert found["groups"].loc[["P0", "rest"], "stopped_on"].tolist() == ["group lonely"] * 2
 
 
 def broken(**change):
@@ -218,6 +256,16 @@ def shares(adata):
         (broken(), {"use_rep": "q05_cell_abundance_w_sf"}, "must not hold the composition"),
         (broken(), {"groups": "patients"}, "Did you mean 'patient'"),
         (broken(), {"slides": 3}, "`slides` must be the name of a column"),
+        (broken(), {"protocol": "small"}, "`protocol` must be a `lm.tl.DecompositionProtocol`"),
+        (broken(obs__in_tissue=lambda a: ["yes"] * a.n_obs), {}, r"must hold 1 for spots on tissue .* got \['yes'\]"),
+        (
+            broken(
+                obs__section=lambda a: a.obs["patient"],
+                obs__patient=lambda a: ["P0"] + ["P1"] * (a.n_obs - 1),
+            ),
+            {"slides": "section"},
+            "To predict 'P1', 1 spots of other groups",
+        ),
     ],
 )
 def test_bad_input(adata, change, how, says):

@@ -120,3 +120,17 @@ def test_what_cannot_be_pooled_is_refused(nuclei):
     nuclei["table"].uns.pop("lemon_sc")
     with pytest.raises(MissingKeyError, match=r"Run `lm.pp.extract_nuclei` first"):
         lm.tl.pool_nuclei(nuclei)
+
+
+def test_nothing_else_is_lost_by_pooling(nuclei):
+    units = add_units(nuclei, circles(np.array([[50.0, 50.0]]), 60.0))
+    units.obsm["X_lemon"] = np.ones((1, 3), np.float32)  # an embedding of the patch, under the same name
+    with pytest.raises(ValueError, match=r"`key_added` must not be a name that holds something else in .*'X_lemon'"):
+        lm.tl.pool_nuclei(nuclei)
+    assert units.obsm["X_lemon"].shape == (1, 3)
+    assert "X_lemon_n" not in units.obs
+    lm.tl.pool_nuclei(nuclei, key_added="X_nuclei")
+    lm.tl.pool_nuclei(nuclei, key_added="X_nuclei")  # its own result is replaced
+    nuclei["table"].uns["lemon_sc"]["nuclei"]["unit"] = "patch"
+    with pytest.raises(ValueError, match="holds patches. Pass the table of the nuclei"):
+        lm.tl.pool_nuclei(nuclei, key_added="X_nuclei")

@@ -171,6 +171,14 @@ def test_the_space_of_another_encoder_is_refused(planted):
         ({"query": np.ones((1, 6)), "by": "profile"}, "`query` must be names of rows or a data frame"),
         ({"query": ["c1"], "use_rep": "X_seal"}, "'X_seal' not found in `adata.obsm`"),
         ({"query": ["c1"], "key_added": "a/b"}, "`key_added` must hold only letters"),
+        ({"query": []}, "`query` must name at least one row"),
+        ({"query": None}, "`query` must be names of rows, got None"),
+        ({"query": list(range(D))}, "`query` must be names of rows, or vectors of floats.*Rows are asked by name"),
+        ({"query": pd.DataFrame({"G0": ["x"]}), "by": "profile"}, "`query` must hold counts, numbers alone"),
+        ({"query": np.arange(N) < 3}, "A mask becomes names"),
+        ({"query": {"G0": np.ones(D), "G1": np.ones(3)}, "by": "gene"}, "must hold one vector .* for each gene"),
+        ({"query": {"G0": np.ones((2, D // 2))}, "by": "gene"}, "must hold one vector .* for each gene"),
+        ({"query": np.diag([1.0] * (D - 1) + [0.0])}, r"1 of 12 queries are zero or not finite: \['query_11'\]"),
     ],
 )
 def test_bad_queries(planted, options, message):

@@ -234,3 +234,14 @@ def test_recipes_are_published_and_checked():
     }.items():
         with pytest.raises(ValueError, match=match):
             SealRecipe(name="r", **dict([changes]))
+
+
+def test_other_things_than_a_recipe_and_pairs(tmp_path):
+    with pytest.raises(TypeError, match="`recipe` must be a SealRecipe, got str.*seal_small"):
+        seal("small", data=units(), out=tmp_path)
+    with pytest.raises(TypeError, match="`data` must be `lm.train.Pairs`, one or a list, got ndarray.*pairs_of"):
+        seal(tiny_recipe(), data=np.zeros(3), out=tmp_path)
+    with pytest.raises(TypeError, match="`valid` must be .* got dict"):
+        seal(tiny_recipe(), data=units(), valid=[units(), {}], out=tmp_path)
+    assert not any(tmp_path.iterdir())
+    assert len(repr(units())) < 100

@@ -25,6 +25,10 @@ ENCODER: Final = "_encoder"
 EXTRACTION: Final = "nucleus_extraction"
 """``adata.obs[EXTRACTION]``: id of the extraction that found the nucleus; joined tables hold several."""
 
+UNIT: Final = "unit"
+PATCH: Final = "patch"
+"""``uns["lemon_sc"]["nuclei"][UNIT]`` is `PATCH` for patches, which were judged as a whole; nuclei lack the entry."""
+
 TISSUE_SHARE: Final = "tissue_share"
 """``adata.obs[TISSUE_SHARE]``: share of a patch that is stained; NaN where it does not lie wholly in the image."""
 

@@ -125,7 +125,7 @@ def collect(
     join = join_nuclei(sdata, adata, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key, labels=labels)
     if scene.kind == "points":
         _check_one_each(join, shapes_key)
-    _warn_doubtful(adata, scene, join, centres.xy)
+    _warn_doubtful(adata, scene, join, centres.xy, noun=noun)
     own_to_um = scene.px_to_um @ scene.to_pixel
     area_um2 = centres.area * abs(np.linalg.det(own_to_um[:2, :2]))
     check_sizes(area_um2, scene.mpp, shapes_key, noun=noun)
@@ -177,25 +177,31 @@ def _check_one_each(join: Join, shapes_key: str) -> None:
         raise ValueError(msg)
 
 
-def _warn_doubtful(adata: ad.AnnData, scene: Scene, join: Join, xy: NDArray[np.float64]) -> None:
+def _warn_doubtful(
+    adata: ad.AnnData, scene: Scene, join: Join, xy: NDArray[np.float64], *, noun: Noun = "nuclei"
+) -> None:
     """Say in words what is odd about the pixel size or the join, but may be meant."""
     if scene.doubt:
         logger.warning("%s", scene.doubt)
     matched = join.row >= 0
     if matched.mean() < FEW_MATCHED:
         logger.warning(
-            "only %d of %d nuclei belong to one of the %d cells of the table (joined by %s): fine if the table was "
+            "only %d of %d %s belong to one of the %d %s of the table (joined by %s): fine if the table was "
             "filtered, else see `lm.pp.check_join`",
             matched.sum(),
             len(matched),
+            noun,
             adata.n_obs,
+            "cells" if noun == "nuclei" else "rows",
             join.by,
         )
     share = share_in_place(xy, join.row, cell_places(adata))
     if share < IN_PLACE:
         logger.warning(
-            'only %.0f %% of the nuclei lie closest to their own cell (`obsm["spatial"]`): the ids that were joined '
-            "(%s) may not mean the same cells; see `lm.pp.check_join`",
+            'only %.0f %% of the %s lie closest to their own %s (`obsm["spatial"]`): the ids that were joined '
+            "(%s) may not mean the same; see `lm.pp.check_join`",
             100 * share,
+            noun,
+            "cell" if noun == "nuclei" else "row",
             join.by,
         )

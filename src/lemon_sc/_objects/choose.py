@@ -134,12 +134,14 @@ def check_somewhere(found: Found, scene: Scene, shapes_key: str, *, noun: str = 
     """
     if not (found.qc != keys.QC_NO_NUCLEUS).any() or np.isin(found.qc, [keys.QC_OK, keys.QC_BORDER]).any():
         return
+    fix = "Check that this is the image on which they were placed, at its full resolution, and the transformations."
+    if noun == "nuclei":
+        fix = "Check the direction of the alignment (it must lead from image px to morphology px), and flips."
     low, high = np.nanmin(found.xy, axis=0), np.nanmax(found.xy, axis=0)
     height, width = scene.image.shape
     msg = (
         f"All {noun} of {shapes_key!r} lie outside the image: they span x {low[0]:.0f} to {high[0]:.0f} and y "
-        f"{low[1]:.0f} to {high[1]:.0f} px, the image is {width} x {height} px. Check the direction of the alignment "
-        "(it must lead from image px to morphology px) and whether a flip is missing."
+        f"{low[1]:.0f} to {high[1]:.0f} px, the image is {width} x {height} px. {fix}"
     )
     raise ValueError(msg)
 

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 EXTRACT_FIRST = "Run `lm.pp.extract_nuclei` first."
 STAIN = "stain"
 """Entry of the extraction's record: how `lm.pp.normalize_stain` changed the crops."""
-UNIT, PATCH = "unit", "patch"
-"""Entry of the extraction's record: of patches, which `lm.pp.extract_patches` has judged as a whole already."""
 MEMORY_BATCH = 20 << 20
 """Bytes of the crops that are taken from memory at once."""
 
@@ -316,7 +314,7 @@ def crop_batches(
             'SpatialData with the image, or keep crops with `lm.pp.extract_nuclei(..., store="memory")` or a path.'
         )
         raise ValueError(msg)
-    qc = None if record.get(UNIT) == PATCH else qc
+    qc = None if record.get(keys.UNIT) == keys.PATCH else qc
     nuclei, batches = stream(data, record, nuclei, size_px=size, target_mpp=target_mpp, mask=wanted, qc=qc, uncut=uncut)
     return nuclei, batches, "image"
 
@@ -344,8 +342,11 @@ def read_crops(
     record = extraction(adata)
     rows = np.asarray(rows, dtype=np.int64)
     qc = adata.obs[keys.NUCLEUS_QC].to_numpy(dtype=object)[rows]
-    cut_off = (qc == keys.QC_BORDER) & isinstance(data, sd.SpatialData)
-    hidden = ~(cut_off | np.isin(qc, (keys.QC_OK, *keys.QC_FROM_PIXELS)))
+    # what was judged from its pixels is kept of nuclei; of patches, only the image has it
+    kept = (keys.QC_OK,) if record.get(keys.UNIT) == keys.PATCH else (keys.QC_OK, *keys.QC_FROM_PIXELS)
+    in_image = (keys.QC_BORDER, *keys.QC_FROM_PIXELS)
+    cut_off = ~np.isin(qc, kept) & np.isin(qc, in_image) & isinstance(data, sd.SpatialData)
+    hidden = ~(cut_off | np.isin(qc, kept))
     if hidden.any():
         got = [f"{name} ({why})" for name, why in zip(adata.obs_names[rows[hidden]], qc[hidden], strict=True)]
         raise bad_value("rows", must="name cells whose nucleus can be shown", got=got[:5])

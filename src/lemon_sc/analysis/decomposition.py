@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 TARGETS = ("abundance", "proportion")
+LEAST = 3
+"""Spots that a network can learn from."""
 MIN_BATCH = 64
 """Spots that a correlation within a batch should rest on."""
 _STEPS = 8  # of an epoch, at least, where spots suffice
@@ -211,7 +213,7 @@ def fit_decomposition(
     """
     one_of("target", target, TARGETS)
     x, y = x_ND[~valid], y_NC[~valid]
-    if len(x) < 3:
+    if len(x) < LEAST:
         msg = f"The network needs at least three spots to learn from, found {len(x)} ({int(valid.sum())} for stopping)."
         raise ValueError(msg)
     mean, sd = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)

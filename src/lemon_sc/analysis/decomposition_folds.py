@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lemon_sc._core.log import progress
-from lemon_sc.analysis.decomposition import DecompositionProtocol, fit_decomposition
+from lemon_sc.analysis.decomposition import LEAST, DecompositionProtocol, fit_decomposition
 from lemon_sc.analysis.splits import spatial_blocks
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def decompose_held_out(
     Raises
     ------
     ValueError
-        If a group has no spot with a known composition to learn from in the other groups.
+        If a group has too few spots with a known composition to learn from in the other groups.
     """
     known = np.isfinite(y_NC).all(axis=1)
     names = np.unique(groups)
@@ -92,6 +92,13 @@ def decompose_held_out(
                 raise ValueError(msg)
             x, y = x_ND[train], y_NC[train]
             valid, on = _to_stop_on(groups[train], slides[train], None if xy is None else xy[train], rng=fold_rng)
+            if (~valid).sum() < LEAST:
+                msg = (
+                    f"To predict {str(name)!r}, {int((~valid).sum())} spots of other groups are left to learn from "
+                    f"(training stops on {on}, {int(valid.sum())} spots); it takes {LEAST}. Leave groups of so few "
+                    "spots out."
+                )
+                raise ValueError(msg)
             fitted = fit_decomposition(x, y, valid=valid, target=target, protocol=protocol, rng=fold_rng)
             predictions[test] = fitted.predict(x_ND[test])
             baseline[test] = y[~valid].mean(axis=0)
@@ -114,8 +121,9 @@ def _to_stop_on(
 ) -> tuple[NDArray[np.bool_], str]:
     """(N,) training spots to stop on, and what they are in words."""
     names = np.unique(groups)
-    if len(names) > 1:
-        drawn = str(rng.choice(names))
+    enough = [name for name in names if (groups != name).sum() >= LEAST]  # is left without it
+    if len(names) > 1 and enough:
+        drawn = str(rng.choice(enough))
         return groups == drawn, f"group {drawn}"
     of = np.unique(slides)
     if len(of) > 1:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import sparse
 
 from lemon_sc._core.errors import bad_value
 from lemon_sc._core.rng import RNG, as_generator, spawn
@@ -13,6 +14,7 @@ from lemon_sc.analysis.probe import ridge_probe
 from lemon_sc.analysis.protocol import ProbeProtocol, as_protocol
 from lemon_sc.analysis.splits import leave_one_group_out
 from lemon_sc.metrics.means import nanmean
+from lemon_sc.metrics.names import as_names
 from lemon_sc.metrics.regression import RegressionScores, regression
 from lemon_sc.metrics.uncertainty import PairedTest, paired_test
 
@@ -27,7 +29,8 @@ class ExpressionGain:
     before: RegressionScores
     after: RegressionScores
     test: PairedTest | None
-    """Of the means over genes; units are patients, or slides without them. ``None`` with one unit."""
+    """Of the means over genes; units are patients, or slides without them. ``None`` where fewer than two have a
+    correlation."""
     folds: str
     """``"leave_one_patient_out"`` or ``"leave_one_slide_out"``."""
 
@@ -36,7 +39,7 @@ def expression_gain(
     before: ArrayLike,
     after: ArrayLike,
     *,
-    expression: ArrayLike,
+    expression: ArrayLike | sparse.spmatrix | sparse.sparray,
     slides: ArrayLike,
     patients: ArrayLike | None = None,
     protocol: str | ProbeProtocol = "default",
@@ -49,7 +52,7 @@ def expression_gain(
     before, after
         (N, D) and (N, E), finite.
     expression
-        (N, G) as it is to be predicted (log-transformed, say).
+        (N, G) as it is to be predicted (log-transformed, say), dense or sparse.
     slides
         (N,) slide of each row.
     patients
@@ -67,7 +70,7 @@ def expression_gain(
     Raises
     ------
     ValueError
-        If lengths differ, values are not finite, or there are fewer than two slides or patients.
+        If lengths differ, values are not finite, names are missing, or there are fewer than two slides or patients.
 
     Examples
     --------
@@ -79,7 +82,8 @@ def expression_gain(
     >>> made.after.pcc - made.before.pcc > 0.8
     True
     """
-    arrays = {"before": np.asarray(before), "after": np.asarray(after), "expression": np.asarray(expression)}
+    y = np.asarray(expression.toarray() if isinstance(expression, sparse.spmatrix | sparse.sparray) else expression)
+    arrays = {"before": np.asarray(before), "after": np.asarray(after), "expression": y}
     for name, array in arrays.items():
         if array.ndim != 2 or len(array) != len(arrays["before"]):
             raise bad_value(name, must="be 2-D, with a row for each of the same cells", got=f"shape {array.shape}")
@@ -87,12 +91,16 @@ def expression_gain(
             raise bad_value(
                 name, must="be finite", got=f"{int((~np.isfinite(array)).any(axis=1).sum())} rows that are not"
             )
-    plan, of_slide = as_protocol(protocol), np.asarray(slides).astype(str)
-    of_patient = None if patients is None else np.asarray(patients).astype(str)
+    plan, of_slide = as_protocol(protocol), as_names("slides", slides)
+    of_patient = None if patients is None else as_names("patients", patients)
+    for name, names in (("slides", of_slide), ("patients", of_slide if of_patient is None else of_patient)):
+        if names.shape != (len(arrays["before"]),):
+            raise bad_value(name, must=f"name one for each of the {len(arrays['before'])} cells", got=names.shape)
+        if len(np.unique(names)) < 2:
+            raise bad_value(name, must=f"name at least two {name}, to learn and to test", got=np.unique(names).tolist())
     folds = leave_one_group_out(of_slide, of_patient)
     probe_rng, test_rng = spawn(rng, 2)
     seed = int(as_generator(probe_rng).integers(2**31))
-    y = arrays["expression"]
 
     def scores(x: NDArray[np.floating]) -> RegressionScores:
         made = ridge_probe(x, y, folds, rng=np.random.default_rng(seed), n_null=0, alpha=plan.alpha, n_pcs=plan.n_pcs)

@@ -24,6 +24,7 @@ from lemon_sc._core.rng import RNG, spawn
 from lemon_sc.metrics.classification import classification
 from lemon_sc.metrics.correlation import constant_floor
 from lemon_sc.metrics.means import nanmean, nanstd
+from lemon_sc.metrics.names import as_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ class MILScores:
     weights in the order of `classes`, which means something for ordered classes only). NaN where a fold has one class.
     """
     attention: tuple[Array, ...]
-    """(n,) for each bag: the weights of its instances, which sum to one; with ``pooling="mean"`` all alike."""
+    """Weights of the instances of each bag, (n,), which sum to one; with ``pooling="mean"`` all alike."""
 
     @property
     def auc(self) -> float:
@@ -169,8 +170,8 @@ def mil_probe(
     Raises
     ------
     ValueError
-        If a bag is empty or has other features or values that are not finite, lengths differ, there are fewer than two
-        classes, or a class has fewer patients than there are folds.
+        If a bag is empty or has other features or values that are not finite, labels or patients are missing, lengths
+        differ, there are fewer than two classes, or a class has fewer patients than there are folds.
 
     Examples
     --------
@@ -186,7 +187,7 @@ def mil_probe(
     one_of("pooling", pooling, POOLINGS)
     x, bag, of, who, names = _checked(bags, labels, patients, classes)
     for name, value, least in (("n_folds", n_folds, 2), ("hidden", hidden, 1), ("epochs", epochs, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise bad_value(name, must=f"be an int >= {least}", got=value)
     fold_rng, fit_rng = spawn(rng, 2)
     fold = _folds(of, who, names, n_folds, fold_rng)
@@ -219,14 +220,15 @@ def _checked(
             f"; bags {listing(bad)} are empty, not 2-D or not finite." if bad else f", got D of {sorted(wide)}."
         )
         raise ValueError(msg)
-    text, who = np.asarray(labels).astype(str), np.asarray(patients).astype(str)
+    text, who = as_names("labels", labels), as_names("patients", patients)
     if text.shape != (len(arrays),) or who.shape != (len(arrays),):
         msg = f"{len(arrays)} bags need as many labels and patients, got shapes {text.shape} and {who.shape}."
         raise ValueError(msg)
     names = tuple(np.unique(text).tolist() if classes is None else [str(c) for c in classes])
     unknown = sorted(set(text.tolist()) - set(names))
-    if unknown or len(names) < 2:
-        raise bad_value("classes", must="be two or more, with every label among them", got=names or unknown)
+    if unknown or len(set(names)) < max(len(names), 2):
+        fix = f"Labels are {listing(np.unique(text))}."
+        raise bad_value("classes", must="be two or more, each once, with every label among them", got=names, fix=fix)
     code = {name: k for k, name in enumerate(names)}
     of = np.array([code[t] for t in text], dtype=np.intp)
     bag = np.repeat(np.arange(len(arrays)), [len(a) for a in arrays])
@@ -236,12 +238,12 @@ def _checked(
 def _folds(
     of: NDArray[np.intp], who: NDArray[np.str_], names: tuple[str, ...], n_folds: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    few = [name for k, name in enumerate(names) if len(np.unique(who[of == k])) < n_folds]
+    patients = {name: len(np.unique(who[of == k])) for k, name in enumerate(names)}
+    few = [f"{name} ({n})" for name, n in patients.items() if n < n_folds]
     if few:
-        msg = (
-            f"{n_folds} folds by patient need as many patients of every class; {listing(few)} have fewer. "
-            "Lower `n_folds`."
-        )
+        most = min(patients.values())
+        fix = f"Lower `n_folds` to {most}." if most > 1 else "Leave such classes out, or join them with others."
+        msg = f"{n_folds} folds by patient need as many patients of every class, but there are: {listing(few)}. {fix}"
         raise ValueError(msg)
     split = StratifiedGroupKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
     fold = np.empty(len(of), dtype=np.intp)

@@ -11,6 +11,7 @@ from sklearn.metrics import adjusted_rand_score, mutual_info_score
 
 from lemon_sc._core.errors import bad_value
 from lemon_sc._core.rng import RNG, as_generator
+from lemon_sc.metrics.names import as_names
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -56,7 +57,8 @@ def group_clustering(embedding: ArrayLike, groups: ArrayLike, *, rng: RNG = 0) -
     Raises
     ------
     ValueError
-        If shapes do not fit, values are not finite, or there are fewer than two groups.
+        If shapes do not fit, values are not finite, groups are missing, there are fewer than two, or rows are too few
+        or too much alike for as many clusters.
 
     Examples
     --------
@@ -68,7 +70,7 @@ def group_clustering(embedding: ArrayLike, groups: ArrayLike, *, rng: RNG = 0) -
     >>> round(made.ari, 3), round(made.mutual_information, 3)
     (1.0, 0.693)
     """
-    x, of = np.asarray(embedding), np.asarray(groups).astype(str)
+    x, of = np.asarray(embedding), as_names("groups", groups)
     if x.ndim != 2 or of.shape != (len(x),):
         msg = f"`embedding` must be (N, D) and `groups` (N,), got shapes {x.shape} and {of.shape}."
         raise ValueError(msg)
@@ -79,6 +81,10 @@ def group_clustering(embedding: ArrayLike, groups: ArrayLike, *, rng: RNG = 0) -
     k = len(np.unique(of))
     if k < 2:
         raise bad_value("groups", must="name at least two groups", got=np.unique(of).tolist())
+    distinct = len(np.unique(x, axis=0))
+    if distinct < k or k == len(x):
+        msg = f"{len(x)} rows of `embedding`, {distinct} of them distinct, cannot be clustered into {k} groups."
+        raise ValueError(msg)
     found = KMeans(k, n_init=N_INIT, random_state=int(as_generator(rng).integers(2**31))).fit_predict(x)
     return GroupClustering(
         ari=float(adjusted_rand_score(of, found)), mutual_information=float(mutual_info_score(of, found)), n_groups=k

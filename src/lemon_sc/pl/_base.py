@@ -199,6 +199,12 @@ def crops_of(
     return read_crops(data, np.asarray(rows, dtype=np.int64), table_key=table_key)
 
 
+def noun_of(adata: AnnData) -> str:
+    """What the images of a table show: ``"nuclei"``, or ``"patches"`` of tissue around spots or bins."""
+    record = adata.uns.get(keys.UNS, {}).get(keys.NUCLEI, {})
+    return "patches" if record.get(keys.UNIT) == keys.PATCH else "nuclei"
+
+
 def positive(name: str, value: int) -> int:
     """`value` if it is an int >= 1, else an error that names the parameter."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:

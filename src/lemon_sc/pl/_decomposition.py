@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
-from lemon_sc._core.errors import missing_key, one_of
+from lemon_sc._core.errors import bad_value, listing, missing_key, one_of
 from lemon_sc._core.record import read_record
 from lemon_sc.pl._base import bare, new_figure, note, styled
 from lemon_sc.pl._colors import MISSING
@@ -51,9 +51,10 @@ def decomposition(
     key
         The ``key_added`` of `lm.tl.decompose`.
     types
-        Cell types; ``None`` takes the (up to eight) best predicted ones, the best first.
+        Cell types, eight beside each other; ``None`` takes the (up to eight) best predicted ones, the best first.
     slide
-        Name of the slide, as in the record's ``slides``; ``None`` takes the first.
+        Name of the slide, as in the record's ``slides``; ``None`` takes the first that is in the table. Of a slide
+        without a deconvolution, the upper maps are grey.
 
     Returns
     -------
@@ -64,15 +65,15 @@ def decomposition(
     MissingKeyError
         `lm.tl.decompose` has not been run under this key, the spots have no coordinates, or there is no such type.
     ValueError
-        There is no such slide.
+        There is no such slide, none of its spots is in the table, or the deconvolution has lost cell types.
     """
     record = read_record(adata, keys.DECOMPOSE, key=key, fix="Run `lm.tl.decompose` first.")
     if SPATIAL not in adata.obsm:
         raise missing_key(SPATIAL, where="adata.obsm", have=adata.obsm, fix="A map needs the centres of the spots.")
-    names = [str(name) for name in record["slides"].index]
-    chosen = names[0] if slide is None else one_of("slide", slide, names)
+    if key not in adata.obsm:
+        raise missing_key(key, where="adata.obsm", have=adata.obsm, fix="Run `lm.tl.decompose` on this table.")
+    chosen, rows = _rows(adata, record, slide)
     shown = _types(record, types)
-    rows = _rows(adata, record, chosen)
     xy = np.asarray(adata.obsm[SPATIAL], dtype=np.float64)[rows, :2]
     maps = {
         ROWS[0]: truth_of(adata, record)[rows],
@@ -82,28 +83,40 @@ def decomposition(
     scores = record["scores"]
     scores = scores[scores["slide"] == chosen].set_index("type")
     width = float(np.clip(np.ptp(xy[:, 0]) / max(np.ptp(xy[:, 1]), 1e-9), 0.5, 2.0))
-    panel = min(1.5 * width, MOST_WIDE / len(shown))
-    figure = new_figure(0.5 + panel * len(shown), 1.0 + 2 * panel / width)
-    axes = figure.subplots(2, len(shown), squeeze=False)
-    for column, (name, c) in enumerate(zip(shown, at, strict=True)):
-        top = np.nanmax(np.concatenate([maps[row][:, c] for row in ROWS]))
+    beside = min(len(shown), MOST_TYPES)
+    deep = -(-len(shown) // beside)
+    panel = min(1.5 * width, MOST_WIDE / beside)
+    figure = new_figure(0.5 + panel * beside, deep * (1.0 + 2 * panel / width))
+    axes = figure.subplots(2 * deep, beside, squeeze=False)
+    for ax in axes.ravel():
+        bare(ax)
+    for i, (name, c) in enumerate(zip(shown, at, strict=True)):
+        pair = axes[2 * (i // beside) :][:2, i % beside]
+        both = np.concatenate([maps[row][:, c] for row in ROWS])
+        top = np.max(both, initial=0.0, where=np.isfinite(both))
         norm = Normalize(0.0, float(top) if top > 0 else 1.0)
-        for row, ax in zip(ROWS, axes[:, column], strict=True):
+        for row, ax in zip(ROWS, pair, strict=True):
             drawn = _spots(ax, xy, maps[row][:, c], norm)
-        axes[0, column].set_title(name)
-        note(axes[1, column], f"CC {scores.loc[name, 'cc']:.2f}, L1 {scores.loc[name, 'l1']:.2g}")
-        figure.colorbar(drawn, ax=axes[:, column], orientation="horizontal", shrink=0.8, aspect=15, pad=0.02)
-    for row, ax in zip(ROWS, axes[:, 0], strict=True):
-        ax.set_ylabel(row)
+            if i % beside == 0:
+                ax.set_ylabel(row)
+        pair[0].set_title(name)
+        scored = name in scores.index
+        note(pair[1], f"CC {scores.loc[name, 'cc']:.2f}, L1 {scores.loc[name, 'l1']:.2g}" if scored else "not scored")
+        figure.colorbar(drawn, ax=pair, orientation="horizontal", shrink=0.8, aspect=15, pad=0.02)
     figure.suptitle(f"{chosen}, {record['target']}", fontsize=8)
     return figure
 
 
 def truth_of(adata: AnnData, record: dict[str, Any]) -> NDArray[np.float64]:
     """(n_obs, C) what was to be predicted, on the scale of the prediction; NaN where nothing is known."""
-    held = adata.obsm[record["truth"]]
-    values = np.asarray(held, dtype=np.float64)
-    kept = values[:, np.asarray(record["columns"], dtype=np.intp)]
+    name, columns = record["truth"], np.asarray(record["columns"], dtype=np.intp)
+    if name not in adata.obsm:
+        raise missing_key(name, where="adata.obsm", have=adata.obsm, fix="It is what was to be predicted.")
+    values = np.asarray(adata.obsm[name], dtype=np.float64)
+    if values.shape[1] <= columns.max():
+        msg = f"`adata.obsm[{name!r}]` has lost cell types since `lm.tl.decompose` was run. Run it again."
+        raise ValueError(msg)
+    kept = values[:, columns]
     if record["target"] == "abundance":
         return kept
     total = kept.sum(axis=1, keepdims=True)
@@ -115,25 +128,36 @@ def _types(record: dict[str, Any], types: Sequence[str] | None) -> list[str]:
     if types is None:
         return [str(name) for name in summary["cc"].sort_values(ascending=False).index[:MOST_TYPES]]
     asked = [types] if isinstance(types, str) else list(types)
+    if not asked:
+        raise bad_value("types", must=f"name one of {listing(summary.index)}", got=asked)
     for name in asked:
         if name not in summary.index:
             raise missing_key(name, where="types", have=summary.index)
     return asked
 
 
-def _rows(adata: AnnData, record: dict[str, Any], slide: str) -> NDArray[np.intp]:
-    """Spots of the slide that have coordinates."""
-    row = record["slides"].loc[slide]
-    of = (adata.obs[record["groups_key"]].astype(str) == str(row["group"])) & (
-        adata.obs[record["slides_key"]].astype(str) == str(row["section"])
-    )
+def _rows(adata: AnnData, record: dict[str, Any], slide: str | None) -> tuple[str, NDArray[np.intp]]:
+    """A slide, by default the first that is here, and its spots that have coordinates."""
+    slides = record["slides"]
+    names = [str(name) for name in slides.index]
+    for column in (record["groups_key"], record["slides_key"]):
+        if column not in adata.obs:
+            raise missing_key(column, where="adata.obs", have=adata.obs.columns, fix="It names the slides.")
+    group, section = (adata.obs[record[name]].astype(str).to_numpy() for name in ("groups_key", "slides_key"))
     placed = np.isfinite(np.asarray(adata.obsm[SPATIAL], dtype=np.float64)[:, :2]).all(axis=1)
-    return np.flatnonzero(of.to_numpy() & placed)
+    for name in names if slide is None else [one_of("slide", slide, names)]:
+        row = slides.loc[name]
+        rows = np.flatnonzero((group == str(row["group"])) & (section == str(row["section"])) & placed)
+        if len(rows):
+            return name, rows
+    msg = f"No spot with coordinates is of {'any slide' if slide is None else repr(slide)} that `lm.tl.decompose` saw."
+    raise ValueError(msg)
 
 
 def _spots(ax: Axes, xy: NDArray[np.float64], values: NDArray[np.float64], norm: Normalize) -> EllipseCollection:
     """One disc per spot, grey where there is no value."""
     step = float(np.median(cKDTree(xy).query(xy, k=min(2, len(xy)))[0][..., -1]))
+    step = step if step > 0 else 1.0  # a single spot, or all in one place
     size = np.full(len(xy), 0.95 * step)
     drawn = EllipseCollection(
         size,

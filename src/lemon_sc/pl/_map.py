@@ -16,6 +16,7 @@ from lemon_sc.pl._base import (
     label_axes,
     manifold,
     note,
+    noun_of,
     positive,
     styled,
 )
@@ -163,7 +164,7 @@ def morphology_map(
     ax.imshow(paint(cells.rows, crops, None if colors is None else colors.rgba[shown]), extent=cells.extent)
     label_axes(ax, name)
     ax.set(xlim=cells.extent[:2], ylim=cells.extent[2:], aspect="equal", adjustable="box")
-    note(ax, f"{len(shown):,} nuclei, each image {crops.shape[1] * mpp:.3g} µm wide")
+    note(ax, f"{len(shown):,} {noun_of(adata)}, each image {crops.shape[1] * mpp:.3g} µm wide")
     if colors is not None:
         add_key(ax, colors)
     return ax

@@ -23,6 +23,7 @@ from lemon_sc.pl._base import (
     label_axes,
     manifold,
     new_figure,
+    noun_of,
     point_size,
     scale_bar,
     styled,
@@ -83,13 +84,13 @@ def draw_scatter(ax: Axes, xy: NDArray[np.float64], values: NDArray[np.float64],
     color_bar(ax, norm, cmap=CMAP)
 
 
-def draw_strip(ax: Axes, crops: NDArray[np.uint8], *, n: int, mpp: float) -> None:
-    """Nucleus images side by side, with a scale bar beneath."""
+def draw_strip(ax: Axes, crops: NDArray[np.uint8], *, n: int, mpp: float, noun: str = "nuclei") -> None:
+    """Images side by side, with a scale bar beneath."""
     for c, crop in enumerate(crops):
         ax.imshow(crop, extent=(c + GAP / 2, c + 1 - GAP / 2, 1 - GAP / 2, GAP / 2), interpolation="bilinear")
     ax.set(xlim=(0, n), ylim=(1, 0), aspect="equal", anchor="N")
     bare(ax)
-    ax.set_xlabel("nuclei, highest expression first", loc="left", fontsize=6, color=GREY, labelpad=2)
+    ax.set_xlabel(f"{noun}, highest expression first", loc="left", fontsize=6, color=GREY, labelpad=2)
     scale_bar(ax, crops.shape[1] * mpp / (1 - GAP), span=2.5, below=True)
 
 
@@ -158,7 +159,7 @@ def markers(
         crops, mpp = crops_of(data, np.concatenate(top), table_key=table_key)
         parts = np.split(crops, np.cumsum([len(t) for t in top])[:-1])
         for ax, part in zip(strips, parts, strict=True):
-            draw_strip(ax, part, n=n_nuclei, mpp=mpp)
+            draw_strip(ax, part, n=n_nuclei, mpp=mpp, noun=noun_of(adata))
     if len(shown) < len(placed):
         figure.supxlabel(f"{len(shown):,} of {len(placed):,} cells drawn", fontsize=6, color=GREY)
     return figure

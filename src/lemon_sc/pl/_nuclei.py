@@ -13,7 +13,7 @@ from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import bad_value, missing_key
 from lemon_sc._core.rng import RNG, spawn
 from lemon_sc._core.table import as_table, get_rep
-from lemon_sc.pl._base import bare, crops_of, has_nucleus, new_figure, positive, scale_bar, styled
+from lemon_sc.pl._base import bare, crops_of, has_nucleus, new_figure, noun_of, positive, scale_bar, styled
 from lemon_sc.pl._colors import as_categories, expression, is_number, obs_column, palette
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ def span(values: NDArray[np.float64]) -> str:
 
 
 def rows_by_value(
-    name: str, values: NDArray[np.float64], *, usable: NDArray[np.bool_], n: int, rng: RNG
+    name: str, values: NDArray[np.float64], *, usable: NDArray[np.bool_], n: int, rng: RNG, noun: str = "nuclei"
 ) -> list[GalleryRow]:
     """Gallery rows for bins of a quantity."""
     bins = quantile_bins(np.where(usable, values, np.nan))
     draws = spawn(rng, N_BINS)
     return [
-        GalleryRow(label=f"{name} {span(values[b])}\n{len(b):,} nuclei", rows=draw(b, n, g))
+        GalleryRow(label=f"{name} {span(values[b])}\n{len(b):,} {noun}", rows=draw(b, n, g))
         for b, g in zip(bins, draws, strict=False)
     ]
 
@@ -88,15 +88,19 @@ def rows_by_value(
 def rows_by_category(adata: AnnData, by: str, *, usable: NDArray[np.bool_], n: int, rng: RNG) -> list[GalleryRow]:
     """Gallery rows for the categories of an obs column."""
     groups = as_categories(adata, by)
-    names = groups.categories
+    names, noun = groups.categories, noun_of(adata)
     members = [np.flatnonzero((groups.codes == k) & usable) for k in range(len(names))]
     parts = zip(names, palette(adata, by, len(names)), members, spawn(rng, len(names)), strict=True)
-    return [GalleryRow(label=f"{c}\n{len(m):,} nuclei", rows=draw(m, n, g), color=color) for c, color, m, g in parts]
+    return [GalleryRow(label=f"{c}\n{len(m):,} {noun}", rows=draw(m, n, g), color=color) for c, color, m, g in parts]
 
 
 def can_be_shown(adata: AnnData, *, border: bool) -> NDArray[np.bool_]:
-    """Bool (n_obs,): cells whose nucleus has pixels; those at the border have them in the image only."""
-    verdicts = [keys.QC_OK, *keys.QC_FROM_PIXELS, *([keys.QC_BORDER] if border else [])]
+    """Bool (n_obs,): rows whose nucleus or patch has pixels; at the border, only the image has them.
+
+    Of patches, only usable ones are kept: the others are in the image alone, too.
+    """
+    judged = [*keys.QC_FROM_PIXELS] if border or noun_of(adata) == "nuclei" else []
+    verdicts = [keys.QC_OK, *judged, *([keys.QC_BORDER] if border else [])]
     return obs_column(adata, keys.NUCLEUS_QC).isin(verdicts).to_numpy()
 
 
@@ -159,7 +163,7 @@ def nuclei(
     table_key: str = "table",
     rng: RNG = 0,
 ) -> Axes:
-    """Gallery of nuclei: one row per category, per bin of expression, or the two ends of a dimension.
+    """Gallery of nuclei, or of patches: one row per category, per bin of expression, or the two ends of a dimension.
 
     Only the nuclei that are shown are read, whatever the size of the table. Cells whose ``obs["nucleus_qc"]`` is not
     ``"ok"`` are left out, unless they are what is asked for: ``by="nucleus_qc"`` gives one row per verdict. There,
@@ -238,18 +242,18 @@ def choose(
     if by == keys.NUCLEUS_QC:
         verdicts = rows_by_category(adata, by, usable=can_be_shown(adata, border=has_image), n=n, rng=rng)
         return [row for row in verdicts if len(row.rows)]
-    usable = has_nucleus(adata)
+    usable, noun = has_nucleus(adata), noun_of(adata)
     if not usable.any():
-        msg = f"No cell has a usable nucleus: `adata.obs[{keys.NUCLEUS_QC!r}]` is never {keys.QC_OK!r}."
+        msg = f"There are no usable {noun}: `adata.obs[{keys.NUCLEUS_QC!r}]` is never {keys.QC_OK!r}."
         raise ValueError(msg)
     if by is not None and not is_number(obs_column(adata, by)):
         return rows_by_category(adata, by, usable=usable, n=n, rng=rng)
     if by is not None:
         values = adata.obs[by].to_numpy(dtype=np.float64, na_value=np.nan)
-        return rows_by_value(by, values, usable=usable, n=n, rng=rng)
+        return rows_by_value(by, values, usable=usable, n=n, rng=rng, noun=noun)
     if gene is not None:
-        return rows_by_value(gene, expression(adata, gene, layer=layer), usable=usable, n=n, rng=rng)
+        return rows_by_value(gene, expression(adata, gene, layer=layer), usable=usable, n=n, rng=rng, noun=noun)
     if dim is not None:
         return rows_by_extreme(*dimension(adata, use_rep, dim), usable=usable, n=n)
     rows = np.flatnonzero(usable)
-    return [GalleryRow(label=f"{len(rows):,} nuclei", rows=draw(rows, n, spawn(rng, 1)[0]))]
+    return [GalleryRow(label=f"{len(rows):,} {noun}", rows=draw(rows, n, spawn(rng, 1)[0]))]

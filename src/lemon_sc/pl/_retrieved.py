@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
-from lemon_sc._core.errors import listing, one_of
+from lemon_sc._core.errors import bad_value, listing, one_of
 from lemon_sc._core.record import read_record
 from lemon_sc._core.table import as_table
 from lemon_sc.pl._base import crops_of, new_figure, positive, styled
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 QUERY_COLOR = "#d62728"
-"""Frame of a nucleus that is the query itself."""
+"""Frame of an image that is the query itself."""
 
 
 def rows_named(adata: AnnData, names: Sequence[str]) -> NDArray[np.int64]:
@@ -81,7 +81,7 @@ def retrieved(
     queries
         Which of its queries; ``None``: all, up to eight.
     n
-        Images per row.
+        Images per row, at most the `k` that were searched for.
     %(table_key)s
 
     Returns
@@ -105,12 +105,14 @@ def retrieved(
     >>> lm.tl.retrieve(adata, query=adata.obs_names[adata.obs["nucleus_qc"] == "ok"][:2], k=20)
     >>> ax = lm.pl.retrieved(adata)
     """
-    positive("n", n)
     adata = as_table(data, table_key=table_key)
     record = read_record(adata, keys.RETRIEVE, key=key, fix="Run `lm.tl.retrieve` first.")
+    n = min(positive("n", n), int(record["k"]))
     hits = record["hits"]
     asked = list(dict.fromkeys(hits["query"]))
     names = [queries] if isinstance(queries, str) else asked[:8] if queries is None else list(queries)
+    if not names:
+        raise bad_value("queries", must=f"name one of {listing(asked)}", got=names)
     for name in names:
         one_of("queries", name, asked)
     itself = record["by"] == "image" and all(name in adata.obs_names for name in names)

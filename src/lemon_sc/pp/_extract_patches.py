@@ -13,7 +13,7 @@ from lemon_sc._core.log import logger, progress
 from lemon_sc._core.table import as_table
 from lemon_sc._objects.candidates import collect
 from lemon_sc._objects.choose import check_somewhere, choose, nuclei_to_cut
-from lemon_sc._objects.nuclei import PATCH, UNIT, cut
+from lemon_sc._objects.nuclei import cut
 from lemon_sc._objects.stores import extraction_digest
 from lemon_sc._objects.units import annotated
 from lemon_sc.crops.qc import PATCH_PX, judge_patches
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lemon_sc._objects.nuclei import Nuclei
     from lemon_sc.io.elements import Scene
 
-DECIDES = ("image_key", "shapes_key", UNIT, "mpp", "affine", "content", "size_um", "target_mpp")
+DECIDES = ("image_key", "shapes_key", keys.UNIT, "mpp", "affine", "content", "size_um", "target_mpp")
 """Settings without which the patches would show something else."""
 
 
@@ -126,7 +126,7 @@ def extract_patches(
         "shapes_key": shapes_key,
         "multiple": "largest",
         "mask": "",
-        UNIT: PATCH,
+        keys.UNIT: keys.PATCH,
         "size_um": size_px * target_mpp,
         "mpp_given": mpp is not None,
         **describe(scene, candidates, size_px=size_px, target_mpp=target_mpp),
@@ -157,7 +157,7 @@ def side_of(size_um: float, target_mpp: float) -> int:
 def check_free(adata: ad.AnnData, table_key: str) -> None:
     """Raise if the table holds nuclei: patches would take their names."""
     record = adata.uns.get(keys.UNS, {}).get(keys.NUCLEI)
-    if record is not None and record.get(UNIT) != PATCH:
+    if record is not None and record.get(keys.UNIT) != keys.PATCH:
         msg = (
             f"`sdata.tables[{table_key!r}]` holds what `lm.pp.extract_nuclei` found, and patches would take its names. "
             "Pass the table of the spots or bins as `table_key=`, or give patches around cells a copy of the table."

@@ -97,6 +97,9 @@ def write_found(
     qc = found.qc
     if known is not None and before == now:  # of the same pixels: what was seen in them still holds
         qc = np.where((qc == keys.QC_OK) & known.isin(keys.QC_FROM_PIXELS), known.astype(object), qc)
+    if record.get(keys.UNIT) != keys.PATCH and keys.TISSUE_SHARE in adata.obs:
+        logger.warning("the patches that the table held are replaced by nuclei")
+        del adata.obs[keys.TISSUE_SHARE]
     adata.obs[keys.NUCLEUS_QC] = pd.Categorical(qc, categories=list(keys.QC_CATEGORIES))
     adata.obs[keys.EXTRACTION] = pd.Categorical([now] * adata.n_obs)
     adata.obs[keys.NUCLEUS_ID] = found.ids.astype(str)
@@ -111,7 +114,8 @@ def report_verdicts(adata: ad.AnnData, record: dict[str, Any], words: str) -> No
     counts = adata.obs[keys.NUCLEUS_QC].value_counts().to_dict()
     lost = ", ".join(f"{n} {name}" for name, n in counts.items() if n and name != keys.QC_OK)
     mpp = " x ".join(f"{v:.4f}" for v in record["mpp"])
-    logger.info(
+    say = logger.info if counts[keys.QC_OK] else logger.warning  # with none, nothing further can be done
+    say(
         "%d of %d %s at %s um/px%s (joined by %s)",
         counts[keys.QC_OK],
         adata.n_obs,

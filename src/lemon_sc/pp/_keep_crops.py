@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lemon_sc._core import keys
 from lemon_sc._core.log import progress
-from lemon_sc._objects.nuclei import PATCH, UNIT, cut, warn_slow
+from lemon_sc._objects.nuclei import cut, warn_slow
 from lemon_sc._objects.stores import apply_verdicts, in_reading_order, verdict_codes
 from lemon_sc.crops.store import open_store, write_store
 
@@ -85,10 +86,10 @@ def keep_crops(
 
 def watched(scene: Scene, nuclei: Nuclei, qc: NDArray[Any], record: dict[str, Any]) -> Batches:
     """Crops of `nuclei`, with a progress bar; patches have been judged before."""
-    unit = "patches" if record.get(UNIT) == PATCH else "nuclei"
+    unit = "patches" if record.get(keys.UNIT) == keys.PATCH else "nuclei"
     with progress(total=len(nuclei), desc=f"Cutting {unit}", unit=unit) as bar:
         how: dict[str, Any] = {name: record[name] for name in ("size_px", "target_mpp", "mask")}
-        judged = None if record.get(UNIT) == PATCH else qc
+        judged = None if record.get(keys.UNIT) == keys.PATCH else qc
         for index, crops in cut(scene, nuclei, qc=judged, **how):
             bar.update(len(index))
             yield index, crops

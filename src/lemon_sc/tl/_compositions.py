@@ -150,10 +150,10 @@ def usable_compositions(table: pd.DataFrame, *, key: str, target: str, groups: p
             "Give the types the same names in all groups."
         )
         raise ValueError(msg)
-    if target == "proportion":
-        _check_sums(table, key)
     kept = table.loc[:, common]
     whole = kept.notna().all(axis=1).to_numpy()
+    if target == "proportion":
+        _check_sums(table[whole], key)  # a row that lacks a type is not learned from, whatever the others sum to
     values = kept.to_numpy(dtype=np.float64, copy=True)
     total = values.sum(axis=1)
     empty = whole & (total <= 0)

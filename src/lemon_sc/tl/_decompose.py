@@ -104,9 +104,10 @@ def decompose(
         ``summary``: DataFrame indexed by cell type: ``cc`` (Pearson correlation within a slide, mean over slides),
         ``cc_sd``, ``cc_pooled`` (over the spots of all slides: larger, as slides differ in their means), ``l1`` (mean
         absolute error), ``l1_mean`` (that of a guess without an image, the mean of the training spots),
-        ``n_undefined``. ``scores``: the same by slide and type. ``slides``: DataFrame indexed by slide: ``group``,
-        ``n``, ``cc``, ``l1``, ``l1_mean``, ``n_undefined``, and how alike co-localisation is in prediction and truth,
-        ``colocalization_cosine`` and ``colocalization_correlation``. ``groups``: DataFrame indexed by group:
+        ``n_undefined``. ``scores``: the same by slide and type. ``slides``: DataFrame indexed by slide (where it
+        has no composition, `n` is 0 and scores are NaN): ``group``, ``section``, ``n``, ``cc``, ``l1``, ``l1_mean``,
+        ``n_undefined``, and how alike co-localisation is in prediction and truth, ``colocalization_cosine`` and
+        ``colocalization_correlation``. ``groups``: DataFrame indexed by group:
         ``n_train``, ``epochs``, ``best_epoch``, ``stopped_on``. ``colocalization`` and ``colocalization_predicted``:
         cell types by cell types, bivariate Moran's R, mean over slides (with ``obsm["spatial"]``). ``intervals``:
         DataFrame indexed by score, with ``low`` and ``high`` (95 %, bootstrap over slides) and ``n_units``; NaN with
@@ -119,8 +120,8 @@ def decompose(
     MissingKeyError
         If features, compositions or a column are not there.
     ValueError
-        If there are fewer than two groups, fewer than two cell types that all groups have, proportions that do not sum
-        to one, or no spot with both features and a composition.
+        If there are fewer than two groups, spots of a slide that lie on one another, fewer than two cell types that all
+        groups have, proportions that do not sum to one, or no spot with both features and a composition.
 
     References
     ----------
@@ -140,6 +141,8 @@ def decompose(
     True
     """
     adata, plan = as_table(adata), DecompositionProtocol() if protocol is None else protocol
+    if not isinstance(plan, DecompositionProtocol):
+        raise bad_value("protocol", must="be a `lm.tl.DecompositionProtocol`", got=protocol)
     names = [use_rep] if isinstance(use_rep, str) else list(use_rep)
     one_of("target", target, TARGETS)
     key, table = find_compositions(adata, truth)
@@ -199,9 +202,7 @@ def _take_spots(adata: AnnData, names: list[str], groups: pd.Series, slides: pd.
     whole = {name: np.isfinite(rep).all(axis=1) for name, rep in reps.items()}
     featured = np.logical_and.reduce(list(whole.values()))
     placed = (groups.notna() & slides.notna()).to_numpy()
-    tissue = np.ones(adata.n_obs, dtype=bool)
-    if IN_TISSUE in adata.obs:
-        tissue = adata.obs[IN_TISSUE].astype(float).to_numpy() > 0
+    tissue = _in_tissue(adata)
     rows = featured & placed & tissue
     if not rows.any():
         each = ", ".join(f"{int(there.sum())} obsm[{name!r}]" for name, there in whole.items())
@@ -222,12 +223,24 @@ def _take_spots(adata: AnnData, names: list[str], groups: pd.Series, slides: pd.
     xy = None
     if SPATIAL in adata.obsm:
         xy = np.asarray(adata.obsm[SPATIAL], dtype=np.float64)[rows, :2]
-        xy = xy if np.isfinite(xy).all() else None
+        lost = np.asarray(~np.isfinite(xy).all(axis=1))
+        if lost.any():
+            logger.warning(
+                "decompose: %d of %d spots have no coordinates in obsm[%r]: co-localisation is left out, and training "
+                "cannot be stopped on blocks of a slide",
+                int(lost.sum()),
+                len(lost),
+                SPATIAL,
+            )
+            xy = None
+    named = _slide_names(of, section)
+    if xy is not None:
+        _check_places(xy, named)
     return Spots(
         rows=rows,
         x=np.concatenate([np.asarray(rep[rows], dtype=np.float32) for rep in reps.values()], axis=1),
         groups=of,
-        slides=_slide_names(of, section),
+        slides=named,
         sections=section,
         xy=xy,
         counts={
@@ -237,6 +250,30 @@ def _take_spots(adata: AnnData, names: list[str], groups: pd.Series, slides: pd.
             "n_no_tissue": int((featured & placed & ~tissue).sum()),
         },
     )
+
+
+def _check_places(xy: NDArray[np.float64], slides: NDArray[np.str_]) -> None:
+    """Raise where spots of a slide lie on one another: they are of several sections, which would be mixed."""
+    for name in np.unique(slides):
+        _, place, times = np.unique(xy[slides == name], axis=0, return_inverse=True, return_counts=True)
+        if len(times) > 2 and (times[place.ravel()] > 1).mean() >= 0.5:
+            msg = (
+                f"Most spots of {str(name)!r} share their place in `adata.obsm[{SPATIAL!r}]` with another: they seem "
+                "to be of several sections. Pass the column with the section as `slides=`."
+            )
+            raise ValueError(msg)
+
+
+def _in_tissue(adata: AnnData) -> NDArray[np.bool_]:
+    """(n_obs,) spots that Space Ranger, or whoever wrote the column, found on tissue; all without the column."""
+    if IN_TISSUE not in adata.obs:
+        return np.ones(adata.n_obs, dtype=bool)
+    try:
+        return np.asarray(adata.obs[IN_TISSUE].astype(float).to_numpy() > 0)
+    except (TypeError, ValueError):
+        found = listing(adata.obs[IN_TISSUE].unique(), most=5)
+        msg = f"`adata.obs[{IN_TISSUE!r}]` must hold 1 for spots on tissue and 0 for others, got {found}."
+        raise ValueError(msg) from None
 
 
 def _slide_names(groups: NDArray[np.str_], slides: NDArray[np.str_]) -> NDArray[np.str_]:

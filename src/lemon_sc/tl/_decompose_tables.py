@@ -75,10 +75,9 @@ def decomposition_tables(
     scores.index = scores.index.astype(str)
     true_R, guessed_R, alike = _colocalization(y, guess, slide, None if spots.xy is None else spots.xy[known])
     of = dict(zip(spots.slides.tolist(), zip(spots.groups.tolist(), spots.sections.tolist(), strict=True), strict=True))
-    by_slide = pd.DataFrame(
+    everywhere = sorted(of)  # with slides that have no composition: predicted, not scored
+    scored = pd.DataFrame(
         {
-            "group": [of[name][0] for name in found.slides],
-            "section": [of[name][1] for name in found.slides],
             "n": n,
             "cc": found.slide_cc,
             "l1": found.slide_l1,
@@ -88,7 +87,10 @@ def decomposition_tables(
             "n_undefined": (~np.isfinite(found.type_cc)).sum(axis=1),
         },
         index=pd.Index(found.slides, dtype=object),
-    )
+    ).reindex(pd.Index(everywhere, dtype=object))
+    named = {"group": [of[name][0] for name in everywhere], "section": [of[name][1] for name in everywhere]}
+    by_slide = pd.DataFrame(named, index=scored.index).join(scored)
+    by_slide = by_slide.fillna({"n": 0, "n_undefined": 0}).astype({"n": int, "n_undefined": int})
     by_group = pd.DataFrame(
         {
             "n_train": made.n_train,

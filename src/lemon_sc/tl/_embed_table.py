@@ -12,7 +12,7 @@ from lemon_sc._core import keys
 from lemon_sc._core.log import logger
 from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.table import as_table
-from lemon_sc._objects.nuclei import PATCH, STAIN, UNIT, crop_batches, extraction, nuclei_of
+from lemon_sc._objects.nuclei import STAIN, crop_batches, extraction, nuclei_of
 from lemon_sc.embed.devices import cuts_crops, resolve_devices, resolve_dtype
 from lemon_sc.embed.run import embed_batches
 from lemon_sc.models.registry import as_encoder
@@ -110,7 +110,7 @@ def embed_table(
 
 def warn_if_other_window(made: dict[str, Any], card: ModelCard) -> None:
     """Say so if the model sees less, or more, of the tissue than the patches show."""
-    if made.get(UNIT) != PATCH:
+    if made.get(keys.UNIT) != keys.PATCH:
         return
     seen = card.input_px * card.mpp
     if not np.isclose(seen, made["size_um"], rtol=0.02):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
+from lemon_sc._core.errors import bad_value, missing_key
 from lemon_sc._core.log import logger
 from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.table import as_table, check_key
@@ -74,7 +75,8 @@ def pool_nuclei(
     MissingKeyError
         If a table, the embedding or the units are not there, or nuclei were not extracted.
     ValueError
-        If no nucleus lies in any unit, or the units have no extent.
+        If no nucleus lies in any unit, the units have no extent, the table of the nuclei holds patches, or something
+        that was not pooled has the name of the result.
 
     Examples
     --------
@@ -87,8 +89,13 @@ def pool_nuclei(
     True
     """
     key = check_key(use_rep if key_added is None else key_added)
-    cells, units = as_table(sdata, table_key=table_key), as_table(sdata, table_key=units_key)
+    cells = as_table(sdata, table_key=table_key)
+    if units_key not in sdata.tables:
+        fix = "Pass `units_key=`, the table of the spots or bins."
+        raise missing_key(units_key, where="sdata.tables", have=sdata.tables, fix=fix)
+    units = as_table(sdata, table_key=units_key)
     made = extraction(cells)
+    _check(made, table_key, units, units_key, key)
     rep, rows = embedded_rows(cells, use_rep)
     shapes_key = annotated(units, units_key) if shapes_key is None else shapes_key
     xy = np.asarray(cells.obsm[keys.NUCLEUS_XY], dtype=np.float64)[rows]
@@ -116,6 +123,19 @@ def pool_nuclei(
     }
     write_record(units, keys.POOL, record, key=key, decides=DECIDES)
     report(units, record, key)
+
+
+def _check(made: dict[str, Any], table_key: str, units: ad.AnnData, units_key: str, key: str) -> None:
+    """Raise unless nuclei are pooled, and nothing else is lost by it."""
+    if made.get(keys.UNIT) == keys.PATCH:
+        msg = f"`sdata.tables[{table_key!r}]` holds patches. Pass the table of the nuclei as `table_key=`."
+        raise ValueError(msg)
+    records = units.uns.get(keys.UNS, {})
+    own = key in records.get(keys.POOL, {}) and key not in records.get(keys.EMBED, {})
+    taken = [name for name in (key, key + keys.SD) if name in units.obsm and not own]
+    if taken:
+        must = f"not be a name that holds something else in `sdata.tables[{units_key!r}].obsm`"
+        raise bad_value("key_added", must=must, got=taken[0], fix="Give the result another name.")
 
 
 def report(units: ad.AnnData, record: dict[str, object], key: str) -> None:

@@ -51,6 +51,9 @@ class Queries:
 def image_queries(adata: AnnData, query: Any, *, rep: NDArray[np.floating], rows: Rows) -> Queries:
     """Rows of the table, which must not find themselves; or vectors."""
     if is_vectors(query):
+        if np.ndim(query) < 2 and np.asarray(query).dtype.kind in "iu":
+            fix = "Rows are asked by name: `query=adata.obs_names[[...]]`."
+            raise bad_value("query", must="be names of rows, or vectors of floats", got=query, fix=fix)
         vectors = np.atleast_2d(np.asarray(query, dtype=np.float64))
         return Queries(names=[f"query_{i}" for i in range(len(vectors))], vectors=vectors, own=_none(len(vectors)))
     names, at = _rows_by_name(adata, query, rows)
@@ -60,7 +63,11 @@ def image_queries(adata: AnnData, query: Any, *, rep: NDArray[np.floating], rows
 def profile_queries(adata: AnnData, query: Any, *, rows: Rows, model: Any, layer: str | None) -> Queries:
     """Expression of rows of the table, whose own image is the right one; or profiles as a data frame."""
     if isinstance(query, pd.DataFrame):
-        vectors = model.encode_expression(query.to_numpy(dtype=np.float64), [str(c) for c in query.columns])
+        try:
+            counts = query.to_numpy(dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise bad_value("query", must="hold counts, numbers alone", got=str(error)) from error
+        vectors = model.encode_expression(counts, [str(c) for c in query.columns])
         return Queries(names=[str(name) for name in query.index], vectors=vectors, own=_none(len(query)))
     names, at = _rows_by_name(adata, query, rows)
     genes = all_genes(adata)
@@ -76,7 +83,11 @@ def gene_queries(adata: AnnData, query: Any, *, model: Any) -> Queries:
     """Genes, encoded as the mean profile with one of them raised; or vectors by gene."""
     if isinstance(query, dict):
         genes = check_genes(adata, list(query))
-        vectors = np.stack([np.asarray(query[gene], dtype=np.float64).ravel() for gene in genes])
+        given = [np.asarray(query[gene], dtype=np.float64) for gene in genes]
+        shapes = {v.shape for v in given}
+        if len(shapes) > 1 or given[0].ndim != 1:
+            raise bad_value("query", must="hold one vector (D,) for each gene", got=sorted(shapes))
+        vectors = np.stack(given)
     else:
         genes = check_genes(adata, query)
         vectors = model.encode_genes(genes)
@@ -85,7 +96,10 @@ def gene_queries(adata: AnnData, query: Any, *, model: Any) -> Queries:
 
 def is_vectors(query: Any) -> bool:
     """Whether a query is numbers and not names."""
-    return not isinstance(query, str | dict) and np.asarray(query).dtype.kind in "fiu"
+    if query is None or isinstance(query, str | dict):
+        return False
+    values = np.asarray(query)
+    return bool(values.size) and values.dtype.kind in "fiu"
 
 
 def expression_encoder(model: Any, *, by: str) -> Any:
@@ -121,6 +135,9 @@ def _none(n: int) -> NDArray[np.int64]:
 
 
 def _rows_by_name(adata: AnnData, query: Any, rows: Rows) -> tuple[list[str], NDArray[np.int64]]:
+    if query is None or np.asarray(query).dtype.kind == "b":
+        fix = "A mask becomes names with `adata.obs_names[mask]`."
+        raise bad_value("query", must="be names of rows", got=query, fix=fix)
     names = [query] if isinstance(query, str) else [str(name) for name in query]
     if not names:
         raise bad_value("query", must="name at least one row", got=query)

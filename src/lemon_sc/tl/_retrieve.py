@@ -10,7 +10,7 @@ import pandas as pd
 
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
-from lemon_sc._core.errors import bad_value, one_of
+from lemon_sc._core.errors import bad_value, listing, one_of
 from lemon_sc._core.log import logger
 from lemon_sc._core.record import digest, record_id, write_record
 from lemon_sc._core.rng import RNG, spawn
@@ -102,8 +102,9 @@ def retrieve(
     MissingKeyError
         If the embedding, a gene or a row is not there.
     ValueError
-        If a query has another width than the embedding, a named row has no embedding, fewer than `k` rows have one, no
-        model is given where one is needed, or it belongs to another encoder than the embedding.
+        If a query has another width than the embedding, is zero or not finite, a named row has no embedding, fewer
+        than `k` rows have one, no model is given where one is needed, or it belongs to another encoder than the
+        embedding.
 
     Examples
     --------
@@ -125,6 +126,7 @@ def retrieve(
     if asked.vectors.shape[1] != rep.shape[1]:
         must = f"have {rep.shape[1]} columns, as `adata.obsm[{use_rep!r}]` has"
         raise bad_value("query", must=must, got=asked.vectors.shape)
+    _check_directions(asked)
     hits = search(rep, asked.vectors, k=k, rows_N=rows, own_M=asked.own)
     streams = spawn(rng, 2)
     found = _hits_table(adata, asked, hits)
@@ -188,6 +190,15 @@ def _queries(
         else profile_queries(adata, query, rows=rows, model=encoder, layer=layer)
     )
     return replace(made, encoder=str(getattr(encoder, "encoder_sha256", "")))
+
+
+def _check_directions(asked: Queries) -> None:
+    """Raise if a query is zero or not finite: it has no direction, and so no cosine."""
+    none = ~np.isfinite(asked.vectors).all(axis=1) | ~asked.vectors.any(axis=1)
+    if none.any():
+        names = listing(np.asarray(asked.names, dtype=object)[none], most=5)
+        msg = f"{int(none.sum())} of {len(none)} queries are zero or not finite: {names}."
+        raise ValueError(msg)
 
 
 def _hits_table(adata: AnnData, asked: Queries, hits: Hits) -> pd.DataFrame:

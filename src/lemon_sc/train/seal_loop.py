@@ -28,6 +28,7 @@ from lemon_sc.train.seal_batches import policy_of, seal_batches
 from lemon_sc.train.seal_data import prepare_pairs
 from lemon_sc.train.seal_network import build_seal
 from lemon_sc.train.seal_pairs import Pairs
+from lemon_sc.train.seal_recipe import SealRecipe
 from lemon_sc.train.seal_state import SealState, seal_step
 from lemon_sc.train.seal_valid import QUALITIES, validate_seal
 from lemon_sc.train.utilisation import peak_flops
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from lemon_sc.models.cards import ModelCard
     from lemon_sc.models.encoder import Encoder
     from lemon_sc.train.seal_data import SealData
-    from lemon_sc.train.seal_recipe import SealRecipe
 
 RECIPE, DATA = "recipe.json", "data.json"
 ADAPTER_FILE, EXPRESSION_FILE = "adapter.safetensors", "expression.safetensors"
@@ -111,6 +111,8 @@ def seal(
 
     Raises
     ------
+    TypeError
+        Something else as recipe or data.
     ValueError
         An encoder without layers that adapters fit on, or crops that do not fit it; patients of `data` among those of
         `valid`; no gene that varies; a batch larger than the number of units; or `out` holds a run of another recipe,
@@ -125,7 +127,10 @@ def seal(
     ----------
     Adapters: Hu et al., ICLR 2022 (LoRA). Flows: Rezende and Mohamed, ICML 2015.
     """
-    sets, others = ((v,) if isinstance(v, Pairs) else tuple(v or ()) for v in (data, valid))
+    if not isinstance(recipe, SealRecipe):
+        msg = f"`recipe` must be a SealRecipe, got {type(recipe).__name__}. Make one with `lm.train.seal_small()`."
+        raise TypeError(msg)
+    sets, others = (_sets(name, given) for name, given in (("data", data), ("valid", valid)))
     _check_patients(sets, others)
     encoder = as_encoder(model)
     ready = prepare_pairs(sets, n_genes=recipe.n_genes, smoothed=recipe.smooth)
@@ -183,6 +188,19 @@ class _Job:
 def _columns(recipe: SealRecipe, valid: SealData | None) -> list[str]:
     terms = ["omics", *(["kl"] if recipe.kl else []), "contrast", "vision"]
     return ["lr", "loss", "grad_norm", *terms, *(QUALITIES if valid is not None else ())]
+
+
+def _sets(name: str, given: Any) -> tuple[Pairs, ...]:
+    """The sets that were given: one, several, or none."""
+    sets = (given,) if isinstance(given, Pairs) else tuple(given) if isinstance(given, list | tuple) else given
+    if sets is None:
+        return ()
+    if not isinstance(sets, tuple) or not all(isinstance(one, Pairs) for one in sets):
+        kinds = sets if isinstance(sets, tuple) else (given,)
+        wrong = next(type(one).__name__ for one in kinds if not isinstance(one, Pairs))
+        msg = f"`{name}` must be `lm.train.Pairs`, one or a list, got {wrong}. `lm.train.pairs_of(...)` makes them."
+        raise TypeError(msg)
+    return sets
 
 
 def _check_patients(data: tuple[Pairs, ...], valid: tuple[Pairs, ...]) -> None:

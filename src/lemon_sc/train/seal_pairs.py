@@ -63,6 +63,11 @@ class Pairs:
     licence: str = ""
     """Their licence, in words."""
 
+    def __repr__(self) -> str:
+        """What they are, not their pixels."""
+        patients = len(set(map(str, self.patient)))
+        return f"Pairs({self.name!r}: {len(self.slide)} crops, {len(self.genes)} genes, {patients} patients)"
+
     def __post_init__(self) -> None:
         shape: tuple[int, ...] = tuple(getattr(self.crops, "shape", ()))
         if len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
