@@ -154,7 +154,7 @@ def segmenter(**changes):
 
 def test_maps_of_a_segmenter(monkeypatch):
     """Probabilities, offsets and argmax are those of the network; sides that do not fit are padded and cut."""
-    monkeypatch.setattr("lemon_sc.seg.segmenter.cpu_has_amx", lambda: False)  # float32, as the network that is asked here
+    monkeypatch.setattr("lemon_sc.seg.segmenter.cpu_has_amx", lambda: False)  # float32, as asked below
     made = segmenter(classes=("background", "a", "b"))
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 40, 3), dtype=np.uint8)
     x = (torch.tensor(images).double() / 255 - torch.tensor(made.card.mean)) / torch.tensor(made.card.std)
