@@ -102,6 +102,7 @@ def test_the_card_says_what_it_is_and_where_it_comes_from(run, tmp_path):
     assert training["recipe"] == json.loads((run.out / "recipe.json").read_text())
     assert training["corpus"] == json.loads((run.out / "corpus.json").read_text())
     assert training["corpus"]["sources"][0]["licence"] == "CC BY 4.0 (Someone 2020)"
+    assert (training["corpus"]["n_slides"], training["corpus"]["n_organs"]) == (2, 1)
     assert (training["step"], training["metrics"]["amibr"]) == (2, 0.7)
     assert training["metrics"]["loss"] == pytest.approx(run.metrics["loss"])
 

@@ -50,13 +50,15 @@ def corpus_record(corpus: Corpus) -> dict[str, Any]:
 
     Returns
     -------
-    ``sha256`` of its manifest, ``n_crops``, ``n_slides``, ``size_px``, and ``sources`` with name and licence.
+    ``sha256`` of its manifest, ``n_crops``, ``n_slides``, ``n_organs``, ``size_px``, and ``sources`` with name and
+    licence.
     """
     text = json.dumps(corpus.manifest, sort_keys=True)
     return {
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
         "n_crops": len(corpus),
         "n_slides": len(corpus.slides),
+        "n_organs": len({slide["organ"] for slide in corpus.manifest["slides"]}),
         "size_px": corpus.size_px,
         "sources": [{k: s.get(k) for k in ("name", "licence", "n_crops")} for s in corpus.manifest.get("sources", [])],
     }
