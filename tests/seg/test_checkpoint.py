@@ -81,7 +81,11 @@ def test_classes_that_do_not_match_are_named(saved, tmp_path):
     [
         (lambda p: p.with_suffix(".json").unlink(), "has no card: tiny.json is not beside it"),
         (lambda p: p.with_suffix(".json").write_text("{"), "is damaged: it is no JSON"),
-        (lambda p: p.with_suffix(".json").write_text('{"schema": "other"}'), "no card of a segmenter"),
+        (lambda p: p.with_suffix(".json").write_text('{"schema": "other"}'), "no card of a segmenter.*Name the file"),
+        (
+            lambda p: p.with_suffix(".json").write_text('{"schema": "lemon_sc.segmenter/2"}'),
+            "no card of a segmenter.*A newer lemon_sc may read it",
+        ),
         (lambda p: p.write_bytes(p.read_bytes()[:-1] + b"x"), "is not the weight file of its card"),
         (lambda p: p.unlink(), "There is no .*Name a weight file"),
     ],

@@ -133,7 +133,9 @@ def read_fields(file: Path, *, schema: str, kind: str, lost: str) -> dict[str, A
         raise ValueError(msg) from error
     stated = found.pop("schema", None) if isinstance(found, dict) else None
     if stated != schema:
-        msg = f"{path} is no card of {kind} ({stated!r}, not {schema!r}). A newer lemon_sc may read it."
+        same_kind = str(stated).partition("/")[0] == schema.partition("/")[0]
+        fix = "A newer lemon_sc may read it." if same_kind else f"Name the file of {kind}."
+        msg = f"{path} is no card of {kind} ({stated!r}, not {schema!r}). {fix}"
         raise ValueError(msg)
     return found
 
