@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -10,12 +11,33 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 import lemon_sc
-from lemon_sc.train.checkpoint import CHECKPOINT, SCHEMA
+from lemon_sc._core.log import logger
+from lemon_sc.io.durable import locked
+from lemon_sc.train.checkpoint import CHECKPOINT, SCHEMA, read_checkpoint, write_whole
 from lemon_sc.train.logs import Means
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import ExitStack
     from pathlib import Path
+    from threading import Event
+
+    from lemon_sc.train.logs import Logs
+
+RECIPE, DATA = "recipe.json", "data.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What surrounds the steps of a run."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    """Of what is learned from."""
+    device: torch.device
+    logs: Logs
+    log_steps: int
+    save_steps: int
 
 
 @dataclass(eq=False, kw_only=True)
@@ -97,6 +119,57 @@ class RunState(ABC):
             msg = f"'{path}' (lemon_sc {found['version']}) does not fit the networks of this version: {error}"
             raise ValueError(msg) from error
         self.step, self.means = int(found["step"]), Means(found["log"])
+
+    def begin(self, folder: Path, record: Mapping[str, Any], stack: ExitStack) -> None:
+        """Take a folder for the run, go on where a checkpoint in it was written, and write what the run is of.
+
+        Parameters
+        ----------
+        folder
+            Of the run.
+        record
+            Of what is here to learn from.
+        stack
+            Keeps other runs out of the folder until it is closed.
+
+        Raises
+        ------
+        ValueError
+            The checkpoint is not one that this run goes on from.
+        RuntimeError
+            Another run is writing to the folder.
+        """
+        path = folder / CHECKPOINT
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(path))
+        if path.is_file():
+            self.load(read_checkpoint(path), record=record, path=path)
+            logger.info("Going on at step %d of %d", self.step, self.recipe.steps)
+        write_whole(folder / RECIPE, json.dumps(self.recipe.to_dict(), indent=1).encode())
+        write_whole(folder / DATA, json.dumps(record, indent=1).encode())
+
+    def keep(self, job: Job, asked: Event) -> None:
+        """Write a checkpoint if one is due, and stop if that was asked for.
+
+        Parameters
+        ----------
+        job
+            What surrounds the step that was made.
+        asked
+            Set by Ctrl-C and SIGTERM.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            Asked to stop before the last step.
+        """
+        last = self.step == self.recipe.steps
+        job.logs.bar.update()
+        if self.step % job.save_steps == 0 or last or asked.is_set():
+            with job.logs.paused():
+                write_whole(job.folder / CHECKPOINT, self.to_checkpoint(job.record))
+        if asked.is_set() and not last:
+            raise KeyboardInterrupt
 
     def set_rate(self) -> float:
         """Set the learning rate of the step, and return it."""

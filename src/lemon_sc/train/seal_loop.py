@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +14,13 @@ import torch
 import lemon_sc
 from lemon_sc._core.errors import bad_value, listing
 from lemon_sc._core.fields import check_int
-from lemon_sc._core.log import logger
-from lemon_sc.io.durable import locked
 from lemon_sc.models.card_files import write_pair
 from lemon_sc.models.encoder import fit_crops
 from lemon_sc.models.lora import lora_state
 from lemon_sc.models.registry import as_encoder
 from lemon_sc.models.seal_card import ADAPTER, EXPRESSION, SealCard, tensors_digest
-from lemon_sc.train.checkpoint import CHECKPOINT, read_checkpoint, write_whole
 from lemon_sc.train.logs import Logs, last_values
+from lemon_sc.train.run_state import Job
 from lemon_sc.train.seal_batches import policy_of, seal_batches
 from lemon_sc.train.seal_data import prepare_pairs
 from lemon_sc.train.seal_network import build_seal
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
     from lemon_sc.models.encoder import Encoder
     from lemon_sc.train.seal_data import SealData
 
-RECIPE, DATA = "recipe.json", "data.json"
 ADAPTER_FILE, EXPRESSION_FILE = "adapter.safetensors", "expression.safetensors"
 CITATION = "SEAL, expression-guided finetuning of vision encoders"
 """What the method follows."""
@@ -146,7 +142,6 @@ def seal(
         check_int(name, value)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     where, folder = torch.device(name), Path(out)
-    path = folder / CHECKPOINT
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[where] if where.type == "cuda" else []))
         network = build_seal(encoder, ready.panel, recipe).to(where)
@@ -156,33 +151,24 @@ def seal(
         state = SealState(recipe=recipe, network=network, policy=policy_of(recipe, encoder.card), optimizer=optimizer)
         weights = "" if encoder.module is None else tensors_digest(encoder.module.state_dict())
         record = {**ready.record(), "encoder": encoder.card.name, "network_sha256": weights}
-        folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(locked(path))
-        if path.is_file():
-            state.load(read_checkpoint(path), record=record, path=path)
-            logger.info("Going on at step %d of %d", state.step, recipe.steps)
-        write_whole(folder / RECIPE, json.dumps(recipe.to_dict(), indent=1).encode())
-        write_whole(folder / DATA, json.dumps(record, indent=1).encode())
+        state.begin(folder, record, stack)
         if state.step < recipe.steps:
             logs = Logs(folder, columns=_columns(recipe, held), step=state.step, steps=recipe.steps)
             stack.enter_context(closing(logs))
-            job = _Job(folder, record, where, logs, held, encoder.card, log_steps=log_steps, save_steps=save_steps)
+            job = _Job(
+                folder=folder, record=record, device=where, logs=logs, card=encoder.card, valid=held,
+                log_steps=log_steps, save_steps=save_steps,
+            )  # fmt: skip
             _train(state, ready, job)
     return _export(state, ready, encoder, record, folder)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What surrounds the steps of a run."""
+@dataclass(frozen=True, kw_only=True)
+class _Job(Job):
+    """With units that are not learned from, and the card of the encoder."""
 
-    folder: Path
-    record: Mapping[str, Any]
-    device: torch.device
-    logs: Logs
     valid: SealData | None
     card: ModelCard
-    log_steps: int = field(kw_only=True)
-    save_steps: int = field(kw_only=True)
 
 
 def _columns(recipe: SealRecipe, valid: SealData | None) -> list[str]:
@@ -249,12 +235,7 @@ def _train(state: SealState, data: SealData, job: _Job) -> None:
                     metrics=metrics,
                 )
                 written = step
-            job.logs.bar.update()
-            if step % job.save_steps == 0 or last or asked.is_set():
-                with job.logs.paused():
-                    write_whole(job.folder / CHECKPOINT, state.to_checkpoint(job.record))
-            if asked.is_set() and not last:
-                raise KeyboardInterrupt
+            state.keep(job, asked)
 
 
 def _flops(state: SealState, card: ModelCard, device: torch.device) -> float:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +13,9 @@ import torch
 import lemon_sc
 from lemon_sc._core.errors import bad_value, listing
 from lemon_sc._core.fields import check_int
-from lemon_sc._core.log import logger
-from lemon_sc.io.durable import locked
 from lemon_sc.seg.checkpoint import save
-from lemon_sc.train.checkpoint import CHECKPOINT, read_checkpoint, write_whole
 from lemon_sc.train.logs import Logs, last_values
+from lemon_sc.train.run_state import Job
 from lemon_sc.train.seg_batches import seg_batches
 from lemon_sc.train.seg_build import build_segmenter, seg_optimizer
 from lemon_sc.train.seg_state import SegState, seg_step
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
     from lemon_sc.train.seg_data import NucleiSet
     from lemon_sc.train.seg_recipes import SegRecipe
 
-RECIPE, DATA, WEIGHTS = "recipe.json", "data.json", "segmenter.safetensors"
+WEIGHTS = "segmenter.safetensors"
 TYPED = ("tp_ce", "tp_dice", "tp_ft")
 
 
@@ -108,41 +105,31 @@ def segmenter(
     _check_data(recipe, data, valid)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     where, folder, record = torch.device(name), Path(out), data.record()
-    path = folder / CHECKPOINT
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[where] if where.type == "cuda" else []))
         network = build_segmenter(recipe, data.classes).to(where)
         learning = [p for p in network.encoder.parameters() if p.requires_grad]
         state = SegState(recipe=recipe, network=network, optimizer=seg_optimizer(recipe, network), learning=learning)
-        folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(locked(path))
-        if path.is_file():
-            state.load(read_checkpoint(path), record=record, path=path)
-            logger.info("Going on at step %d of %d", state.step, recipe.steps)
-        write_whole(folder / RECIPE, json.dumps(recipe.to_dict(), indent=1).encode())
-        write_whole(folder / DATA, json.dumps(record, indent=1).encode())
+        state.begin(folder, record, stack)
         if state.step < recipe.steps:
             rows = ["lr", "loss", "grad_norm", *_columns(recipe, data), *(QUALITIES if valid is not None else ())]
             logs = Logs(folder, columns=rows, step=state.step, steps=recipe.steps)
             stack.enter_context(closing(logs))
-            job = _Job(folder, record, where, logs, valid, log_steps=log_steps, save_steps=save_steps)
+            job = _Job(
+                folder=folder, record=record, device=where, logs=logs, valid=valid,
+                log_steps=log_steps, save_steps=save_steps,
+            )  # fmt: skip
             _train(state, data, job)
     metrics = last_values(folder)
     card = _export(state, data, record, metrics, folder / WEIGHTS)
     return SegRun(out=folder, card=card, metrics=metrics, weights=folder / WEIGHTS)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What surrounds the steps of a run."""
+@dataclass(frozen=True, kw_only=True)
+class _Job(Job):
+    """With images that are not learned from."""
 
-    folder: Path
-    record: Mapping[str, Any]
-    device: torch.device
-    logs: Logs
     valid: NucleiSet | None
-    log_steps: int = field(kw_only=True)
-    save_steps: int = field(kw_only=True)
 
 
 def _columns(recipe: SegRecipe, data: NucleiSet) -> list[str]:
@@ -187,12 +174,7 @@ def _train(state: SegState, data: NucleiSet, job: _Job) -> None:
                 epoch, images = step / recipe.epoch_steps, step * recipe.batch
                 job.logs.row(step=step, epoch=epoch, images=images, new=new, peak_share=share, metrics=metrics)
                 written = step
-            job.logs.bar.update()
-            if step % job.save_steps == 0 or last or asked.is_set():
-                with job.logs.paused():
-                    write_whole(job.folder / CHECKPOINT, state.to_checkpoint(job.record))
-            if asked.is_set() and not last:
-                raise KeyboardInterrupt
+            state.keep(job, asked)
 
 
 def _flops(network: CellViT, recipe: SegRecipe, device: torch.device) -> float:
