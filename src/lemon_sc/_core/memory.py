@@ -21,7 +21,7 @@ def return_freed() -> None:
     """Give whole pages that were freed back to the system, where the C library can.
 
     Blocks of an image are allocated on several threads, and each thread keeps what it freed for itself. Without this
-    the resident set of a run over a million nuclei is 80 MB larger than that of its arrays. Takes milliseconds.
+    the resident set of a long run grows with what they keep (`benchmarks/scale.py memory`).
     """
     trim = _trim()
     if trim is not None:
