@@ -9,8 +9,9 @@ import torch
 
 import lemon_sc as lm
 from lemon_sc.crops.stain import REFERENCE, StainEstimate, normalize_stains
+from lemon_sc.train.policies import a0, a1
 from lemon_sc.train.stain import StainMixture, lab_statistics
-from lemon_sc.train.views import a0, a1, augment
+from lemon_sc.train.views import augment
 
 HERE = Path(__file__).parent / "_static"
 QUALITY = {"pil_kwargs": {"quality": 80, "optimize": True}}

@@ -14,8 +14,9 @@ from torchvision.transforms import functional as tv
 from lemon_sc.crops.stain import REFERENCE
 from lemon_sc.models.lemon import MEAN, STD
 from lemon_sc.train import augment_color as color
+from lemon_sc.train.policies import a0, a1
 from lemon_sc.train.stain import StainMixture
-from lemon_sc.train.views import Augmentation, a0, a1, apply, augment, draw
+from lemon_sc.train.views import Augmentation, apply, augment, draw
 
 OPERATIONS = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
 MIXTURE = StainMixture(

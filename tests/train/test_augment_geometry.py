@@ -10,7 +10,8 @@ from torchvision.transforms import InterpolationMode, RandomErasing, RandomResiz
 from torchvision.transforms import functional as tv
 
 from lemon_sc.train.augment_geometry import TRIES, draw_boxes, resample
-from lemon_sc.train.views import Augmentation, a0, a1, apply, augment, draw
+from lemon_sc.train.policies import a0, a1
+from lemon_sc.train.views import Augmentation, apply, augment, draw
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 

@@ -10,8 +10,9 @@ from skimage import color
 
 from lemon_sc.crops.stain import LIGHT, REFERENCE, normalize_stains
 from lemon_sc.train.lab import lab_to_rgb, rgb_to_lab
+from lemon_sc.train.policies import a1
 from lemon_sc.train.stain import StainMixture, channel_statistics, lab_statistics, restain, vary_stains
-from lemon_sc.train.views import Augmentation, a1, augment, draw
+from lemon_sc.train.views import Augmentation, augment, draw
 
 MEANS = np.array([[45.0, 25.0, -20.0, 12.0, 6.0, 5.0], [70.0, 10.0, -5.0, 9.0, 4.0, 3.0]])
 WEIGHTS = np.array([0.3, 0.7])

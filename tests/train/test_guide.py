@@ -10,7 +10,8 @@ from lemon_sc.models.nucleus_mask import UNIT, optical_density, stains
 from lemon_sc.train.guide import N_ORDERS, N_RINGS, N_TARGETS, Guide, quantiles, rings, targets
 from lemon_sc.train.guided import Guided
 from lemon_sc.train.moco import MoCoV3
-from lemon_sc.train.views import Augmentation, augment, light
+from lemon_sc.train.policies import light
+from lemon_sc.train.views import Augmentation, augment
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 

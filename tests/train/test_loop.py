@@ -18,11 +18,12 @@ from lemon_sc.train.build import build_encoder, build_method
 from lemon_sc.train.loader import batches, seed_of
 from lemon_sc.train.loop import fit
 from lemon_sc.train.moco import MoCoV3
+from lemon_sc.train.policies import a1
 from lemon_sc.train.recipes import Recipe, debug
 from lemon_sc.train.sampler import Sampler
 from lemon_sc.train.state import begin
 from lemon_sc.train.utilisation import flops_per_crop, peak_flops
-from lemon_sc.train.views import a1, augment
+from lemon_sc.train.views import augment
 
 DINO = {
     "method": "dinov2",
@@ -336,7 +337,8 @@ def loaded(*names):
 import lemon_sc.train
 print(loaded("torch"))
 import torch
-from lemon_sc.train.views import a1, augment
+from lemon_sc.train.policies import a1
+from lemon_sc.train.views import augment
 crops = torch.zeros(2, 60, 60, 3, dtype=torch.uint8)
 assert len(augment(crops, a1(gray_p=0.2), generator=torch.Generator().manual_seed(0))) == 2
 print(loaded("scipy", "torchvision"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -12,6 +13,45 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+
+
+@contextmanager
+def thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for a generator.
+
+    A generator that nobody finishes is closed by the garbage collector, on any thread and at any moment, also while
+    that thread holds the lock with which `threading` keeps its books. Joining threads takes this lock: the process
+    would hang. So a generator that is closed leaves its threads alone; they end when they find that the pool is gone.
+
+    Parameters
+    ----------
+    workers
+        How many threads.
+
+    Yields
+    ------
+    The threads. They are joined at the end and after an error, not when the generator is closed.
+    """
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="lemon_sc")
+    try:
+        yield pool
+    except GeneratorExit:
+        raise
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def finish(begun: Iterable[Future[Made]]) -> None:
+    """Cancel what has not begun and wait for what runs, so that nothing is read after the reader is closed.
+
+    Parameters
+    ----------
+    begun
+        Jobs of a pool.
+    """
+    wait([job for job in begun if not job.cancel()])
 
 
 def in_order(function: Callable[[Item], Made], items: Iterable[Item], *, workers: int) -> Iterator[Made]:
@@ -30,7 +70,7 @@ def in_order(function: Callable[[Item], Made], items: Iterable[Item], *, workers
     -------
     What the function made, one after the other.
     """
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="lemon_sc") as pool:
+    with thread_pool(workers) as pool:
         yield from in_order_on(pool, function, items, ahead=workers)
 
 
@@ -63,5 +103,4 @@ def in_order_on(
         while begun:
             yield begun.popleft().result()
     finally:
-        for future in begun:
-            future.cancel()
+        finish(begun)

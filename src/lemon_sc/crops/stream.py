@@ -7,7 +7,6 @@ until its last block has come by, so memory is bounded by a few blocks, whatever
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
 from typing import TYPE_CHECKING, Protocol
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from lemon_sc._core.memory import return_freed
-from lemon_sc._core.threads import in_order_on
+from lemon_sc._core.threads import in_order_on, thread_pool
 from lemon_sc.crops.border import Border
 from lemon_sc.crops.resample import Resampler, resampler
 from lemon_sc.geometry.windows import plan_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import ThreadPoolExecutor
 
     from numpy.typing import NDArray
 
@@ -359,7 +359,7 @@ def run_plan(level: Level, plan: BlockPlan, *, workers: int) -> Iterator[Batch]:
     Positions of the windows, and what the plan's `cut` makes of them.
     """
     border = Border(plan, level.shape)
-    with ThreadPoolExecutor(workers, thread_name_prefix="lemon_sc") as pool:
+    with thread_pool(workers) as pool:
         decoded = in_order_on(pool, lambda block: level.read(*plan.bounds(block)), plan.order, ahead=workers - 1)
         for block in plan.order:
             pixels = next(decoded)

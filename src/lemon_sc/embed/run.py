@@ -7,13 +7,13 @@ are regrouped to the batch size of the devices; a thread per device encodes whil
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lemon_sc._core.log import progress as progress_bar
+from lemon_sc._core.threads import finish, thread_pool
 from lemon_sc.crops.uncut import Uncut
 from lemon_sc.embed.batches import checked, masked, rebatched
 from lemon_sc.embed.devices import resolve_batch_size, resolve_devices
@@ -21,6 +21,7 @@ from lemon_sc.embed.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
     from tqdm.auto import tqdm
@@ -145,21 +146,21 @@ def _in_turn(batches: Iterable[Batch], runners: Sequence[Runner]) -> Iterator[En
             idle.put((runner, lane))
 
     pending: deque[tuple[NDArray[np.int64], Crops, Future[tuple[NDArray[np.uint8], NDArray[np.float32]]]]] = deque()
-    pool = ThreadPoolExecutor(len(ways), thread_name_prefix="lemon-sc-embed")
 
     def finished() -> Encoded:
         rows, batch, future = pending.popleft()
         return rows, batch, *future.result()
 
-    try:
-        for rows, batch in batches:
-            pending.append((rows, batch, pool.submit(encode, batch)))
-            if len(pending) >= 2 * len(ways):
+    with thread_pool(len(ways)) as pool:
+        try:
+            for rows, batch in batches:
+                pending.append((rows, batch, pool.submit(encode, batch)))
+                if len(pending) >= 2 * len(ways):
+                    yield finished()
+            while pending:
                 yield finished()
-        while pending:
-            yield finished()
-    finally:
-        pool.shutdown(cancel_futures=True)
+        finally:
+            finish(future for _, _, future in pending)
 
 
 class DegenerateGuard:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from os import cpu_count
@@ -19,7 +18,7 @@ import shapely
 
 from lemon_sc._core.errors import bad_value
 from lemon_sc._core.log import progress
-from lemon_sc._core.threads import in_order_on
+from lemon_sc._core.threads import finish, in_order_on, thread_pool
 from lemon_sc.geometry.windows import check_mpp
 from lemon_sc.seg.contours import outlines
 from lemon_sc.seg.finders import check_found
@@ -283,8 +282,8 @@ def _run(
     """Number and nuclei of each tile, in the order of reading: one thread reads, this one looks, others outline."""
     begun: deque[tuple[int, Future[_Found]]] = deque()
     with (
-        ThreadPoolExecutor(1, thread_name_prefix="lemon_sc") as reader,
-        ThreadPoolExecutor(workers, thread_name_prefix="lemon_sc") as pool,
+        thread_pool(1) as reader,
+        thread_pool(workers) as pool,
         progress(total=total, desc="Segmenting", unit="tiles") as bar,
     ):
         ahead = in_order_on(reader, lambda _: next(batches, None), itertools.count(), ahead=1)
@@ -300,8 +299,7 @@ def _run(
                 yield _next(begun, bar)
         finally:
             ahead.close()
-            for _, job in begun:
-                job.cancel()
+            finish(job for _, job in begun)
 
 
 def _timed(function: Callable[[], Any], seconds: dict[str, float], what: str) -> Any:

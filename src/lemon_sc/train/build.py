@@ -12,9 +12,10 @@ from lemon_sc.models.vit import cell_vit
 from lemon_sc.train.dino import N_GLOBAL, DINOv2
 from lemon_sc.train.guided import Guided
 from lemon_sc.train.moco import MoCoV3
+from lemon_sc.train.policies import a0, a1, light, wide
 from lemon_sc.train.recipes import ENCODERS
 from lemon_sc.train.stain import StainMixture, lab_statistics
-from lemon_sc.train.views import a0, a1, light
+from lemon_sc.train.vit_weights import fill_vit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,13 +57,40 @@ def build_encoder(recipe: Recipe) -> VisionTransformer:
     )
 
 
-def build_method(recipe: Recipe) -> Method:
+def begun_encoder(recipe: Recipe) -> VisionTransformer:
+    """The encoder that a run begins with, on the CPU: that of `build_encoder`, with the weights that `init` names.
+
+    Parameters
+    ----------
+    recipe
+        The recipe.
+
+    Returns
+    -------
+    The network.
+
+    Raises
+    ------
+    ValueError
+        The weights are of another network.
+    FileNotFoundError
+        There are none.
+    """
+    encoder = build_encoder(recipe)
+    if recipe.init is not None:
+        fill_vit(encoder, recipe.init, what=f"`init` {recipe.init!r}", name=recipe.encoder, keep_positions=True)
+    return encoder
+
+
+def build_method(recipe: Recipe, *, encoder: VisionTransformer | None = None) -> Method:
     """The method of a recipe with its initial weights, on the CPU.
 
     Parameters
     ----------
     recipe
         The recipe.
+    encoder
+        What its encoders begin as; ``None`` makes one with initial weights.
 
     Returns
     -------
@@ -72,7 +100,7 @@ def build_method(recipe: Recipe) -> Method:
     options = dict(recipe.options)
     if recipe.is_guided:
         options["statistics"] = (recipe.mean, recipe.std)
-    return METHODS[recipe.method](build_encoder(recipe), generator=generator, **options)
+    return METHODS[recipe.method](encoder or build_encoder(recipe), generator=generator, **options)
 
 
 def prepare(method: Method, recipe: Recipe, corpus: Corpus) -> None:
@@ -122,19 +150,22 @@ def augmentations(recipe: Recipe, corpus: Corpus) -> list[Augmentation]:
     Policies in the order of the views.
     """
     policy, _, extra = recipe.augmentation.partition("+")
-    if policy in {"a0", "light"}:
-        made = {"a0": a0, "light": light}[policy]()
+    plain = {"a0": a0, "light": light, "wide": wide}
+    if policy in plain:
+        made = plain[policy]()
     else:
         n_components = int(extra.removeprefix("gmm")) if extra.startswith("gmm") else 0
         stain = _stain_mixture(corpus, n_components, recipe) if n_components else None
         made = a1(gray_p=0.2 if extra == "gray" else 0.0, stain=stain)
     side = recipe.image_px
-    common: dict[str, Any] = {"frame_px": side, "out_px": side, "mean": recipe.mean, "std": recipe.std}
+    frame = side * made.frame_px // made.out_px
+    common: dict[str, Any] = {"frame_px": frame, "out_px": side, "mean": recipe.mean, "std": recipe.std}
     made = dataclasses.replace(made, **common)
     if recipe.method == "guided":
         return [made]
     if recipe.method == "moco_v3":
-        return [made, made] + [dataclasses.replace(light(), **common)] * recipe.is_guided
+        measured = dataclasses.replace(light(), **{**common, "frame_px": side})
+        return [made, made] + [measured] * recipe.is_guided
     local = dataclasses.replace(made, out_px=recipe.local_px, crop_scale=LOCAL_SCALE)
     return [made] * N_GLOBAL + [local] * int(recipe.options.get("n_local", 8))
 

@@ -22,7 +22,7 @@ ENCODERS = {
     "vit_debug": {"dim": 32, "depth": 2, "num_heads": 2},
 }
 """Encoders that a recipe may name: width, blocks, heads. All have patches of 8 px."""
-AUGMENTATIONS = ("a0", "a1", "a1+gray", "a1+gmm1", "a1+gmm10", "light")
+AUGMENTATIONS = ("a0", "a1", "a1+gray", "a1+gmm1", "a1+gmm10", "light", "wide")
 """Policies of views."""
 OPTIONS = {
     "moco_v3": ("hidden", "out", "temperature", "guide"),
@@ -47,6 +47,8 @@ class Recipe(Epochs):
     """What the recipe is called."""
     encoder: str = "vit_s8"
     """``"vit_s8"``, ``"vit_b8"``, ``"vit_ti8"``, or ``"vit_debug"``, which learns nothing of use."""
+    init: str | None = None
+    """What `lm.models.load` takes for the weights that the encoder begins with; None for initial ones."""
     drop_path: float = 0.0
     """Probability that a sample skips the last block; it falls to 0 at the first."""
     layer_scale: float | None = None
@@ -57,7 +59,7 @@ class Recipe(Epochs):
     """Arguments of the method: see `MoCoV3` and `DINOv2`; ``guide`` of the former is the weight of guidance."""
     augmentation: str = "a1+gray"
     """``"a0"``, ``"a1"``, ``"a1+gray"``, ``"a1+gmm1"`` or ``"a1+gmm10"``, mixtures that are fitted to the corpus; or
-    ``"light"``, turns, flips, small shifts and mild colours, for guidance."""
+    for guidance ``"light"``, turns, flips, small shifts, mild colours, or ``"wide"``, strong ones and other sizes."""
     image_px: int = 40
     """Side of a view, px of 0.25 um; a multiple of 8."""
     local_px: int = 24

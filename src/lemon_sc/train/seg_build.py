@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 
 from lemon_sc._core.errors import bad_value, listing
-from lemon_sc.models import registry
-from lemon_sc.models.networks import TileEncoder
 from lemon_sc.seg.checkpoint import TYPES_HEAD, load
 from lemon_sc.seg.network import build_network
 from lemon_sc.seg.taps import CELL_VITS, VitTaps
+from lemon_sc.train.vit_weights import fill_vit
 
 if TYPE_CHECKING:
     from lemon_sc.seg.network import CellViT
@@ -104,35 +102,15 @@ def fill_encoder(encoder: torch.nn.Module, recipe: SegRecipe) -> None:
     ValueError
         The encoder is no transformer, or the weights are of another one.
     """
-    what = f"`encoder_weights` {recipe.encoder_weights!r}"
     if not (isinstance(encoder, VitTaps) and isinstance(encoder.vit, VisionTransformer)):
         raise bad_value("encoder_weights", must=f"be None for {recipe.encoder}", got=recipe.encoder_weights)
-    vit = encoder.vit
-    module = registry.load(str(recipe.encoder_weights)).module
-    source = module.backbone if isinstance(module, TileEncoder) else module
-    if not isinstance(source, VisionTransformer):
-        msg = f"{what} is a {type(source).__name__}, not a vision transformer. Name the weights of a {recipe.encoder}."
-        raise ValueError(msg)
-    state, own = dict(source.state_dict()), vit.state_dict()
-    if recipe.encoder in CELL_VITS:
-        state["pos_embed"] = own["pos_embed"]
-    elif state["pos_embed"].shape != own["pos_embed"].shape:
-        prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
-        grid = list(vit.patch_embed.grid_size)
-        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], grid, num_prefix_tokens=prefix)
-    wrong = sorted(
-        k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape
+    fill_vit(
+        encoder.vit,
+        str(recipe.encoder_weights),
+        what=f"`encoder_weights` {recipe.encoder_weights!r}",
+        name=recipe.encoder,
+        keep_positions=recipe.encoder in CELL_VITS,
     )
-    heads = [cast("Any", v.blocks[0]).attn.num_heads for v in (source, vit)]
-    if wrong or heads[0] != heads[1]:
-        why = (
-            f"{len(wrong)} tensors differ, {listing(wrong, most=4)}"
-            if wrong
-            else f"it has {heads[0]} heads, not {heads[1]}"
-        )
-        msg = f"{what} does not fit {recipe.encoder}: {why}. Name the weights of such a network."
-        raise ValueError(msg)
-    vit.load_state_dict(state)
 
 
 def seg_optimizer(recipe: SegRecipe, network: CellViT) -> torch.optim.AdamW:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lemon_sc
 from lemon_sc.train.attention import shorten_attention
-from lemon_sc.train.build import build_method, build_optimizer, prepare
+from lemon_sc.train.build import begun_encoder, build_method, build_optimizer, prepare
 from lemon_sc.train.checkpoint import SCHEMA, check_same
 from lemon_sc.train.distributed import rank_and_world, synchronise_norms
 from lemon_sc.train.logs import Means
@@ -116,13 +116,14 @@ def begin(recipe: Recipe, corpus: Corpus, device: torch.device) -> State:
     Raises
     ------
     ValueError
-        A batch that is larger than the corpus, or does not divide among the processes.
+        A batch that is larger than the corpus, or does not divide among the processes; or weights to begin with that
+        are of another network.
     """
     rank, world = rank_and_world()
     sampler = Sampler(
         len(corpus), epoch_length=recipe.epoch_length, batch=recipe.batch, rank=rank, world=world, seed=recipe.seed
     )
-    method = build_method(recipe)
+    method = build_method(recipe, encoder=begun_encoder(recipe))
     prepare(method, recipe, corpus)
     if device.type == "cpu":
         shorten_attention(method)

@@ -28,8 +28,8 @@ STAIN_RANGE = 0.2
 class Augmentation:
     """What may happen to a crop. As it stands, nothing: the centre is cut and normalised.
 
-    `a0` and `a1` are the published recipes; ``dataclasses.replace(a1(), out_px=24, crop_scale=(0.05, 0.32))`` makes the
-    small views of DINOv2.
+    `lemon_sc.train.a0` and `a1` are the published recipes; ``dataclasses.replace(a1(), out_px=24, crop_scale=(0.05,
+    0.32))`` makes the small views of DINOv2.
     """
 
     rotate: bool = False
@@ -105,60 +105,6 @@ class Augmentation:
                 raise bad_value(name, must=must, got=getattr(self, name))
         if not self.crop_ratio[0] <= 1 <= self.crop_ratio[1]:
             raise bad_value("crop_ratio", must="include 1, the shape of the frame", got=self.crop_ratio)
-
-
-def a0() -> Augmentation:
-    """MoCo's augmentations, made for photographs: small boxes, gray, and blur in nearly half of the views.
-
-    Returns
-    -------
-    The recipe, for `augment`.
-    """
-    return Augmentation(
-        crop_scale=(0.08, 1.0),
-        flip_p=0.5,
-        jitter_p=0.8,
-        jitter=(0.4, 0.4, 0.2, 0.1),
-        gray_p=0.2,
-        blur_p=(1.0, 0.1),
-    )
-
-
-def a1(*, gray_p: float = 0.0, stain: StainMixture | StainEstimate | None = None) -> Augmentation:
-    """LEMON's augmentations for nuclei: rotated, larger boxes, stronger jitter, erasing.
-
-    Parameters
-    ----------
-    gray_p
-        Probability of a gray image; 0.2 is "a1+gray", LEMON's default.
-    stain
-        A mixture with 1 or 10 components is "a1+gmm1" or "a1+gmm10"; stains of a slide vary Macenko's amounts.
-
-    Returns
-    -------
-    The recipe.
-    """
-    return Augmentation(
-        rotate=True,
-        crop_scale=(0.32, 1.0),
-        flip_p=0.5,
-        jitter_p=0.8,
-        jitter=(0.6, 0.7, 0.5, 0.2),
-        gray_p=gray_p,
-        stain=stain,
-        blur_p=(0.1, 0.1),
-        erase_p=0.3,
-    )
-
-
-def light() -> Augmentation:
-    """What leaves measurements of a nucleus meaningful: turns, flips, small shifts, colours. Nothing is resampled.
-
-    Returns
-    -------
-    The recipe, for `augment`.
-    """
-    return Augmentation(turn=True, flip_p=0.5, shift_px=2, jitter_p=0.8, jitter=(0.3, 0.3, 0.4, 0.05))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -379,7 +325,7 @@ def augment(crops: torch.Tensor, recipe: Augmentation, *, generator: torch.Gener
     crops
         RGB, uint8 (n, S, S, 3), on any device; S is 60 for rotations of a frame of 40.
     recipe
-        What may happen: `a0`, `a1`, or one of your own.
+        What may happen: `lemon_sc.train.a0`, `a1`, or one of your own.
     generator
         Source of randomness, on any device; the same state gives the same views.
     view
