@@ -9,7 +9,7 @@ import spatialdata as sd
 from lemon_sc import pp
 from lemon_sc._core import keys
 from lemon_sc._core.log import logger
-from lemon_sc._core.table import as_table
+from lemon_sc._core.table import as_table, check_free
 from lemon_sc.io.replace import recover, replace_table
 from lemon_sc.tl._embed_table import embed_table, write_embedded
 from lemon_sc.tl._slides import run_each, slide_names, stores_of
@@ -70,6 +70,7 @@ def _extract_and_embed(
     recover(slide, table_key=table_key)
     sdata = sd.read_zarr(slide)
     table = as_table(sdata, table_key=table_key)
+    check_free(table, key_added, verb=keys.EMBED)
     if keys.NUCLEI not in table.uns.get(keys.UNS, {}):
         pp.extract_nuclei(sdata, table_key=table_key, **extraction)
     made = embed_table(sdata, table_key=table_key, **options)

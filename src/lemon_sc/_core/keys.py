@@ -83,6 +83,9 @@ DECOMPOSE: Final = "decompose"
 DECOMPOSITION: Final = "decomposition"
 """``adata.obsm[DECOMPOSITION]``: cell-type compositions that were predicted."""
 
+IN_OBSM: Final = {EMBED: ("",), POOL: ("", SD), DECOMPOSE: ("",)}
+"""Verbs whose result under ``key`` is kept in ``obsm``, and the endings that its names there have."""
+
 STAIN_ROBUSTNESS: Final = "stain_robustness"
 """Record of `tl.stain_robustness` in ``uns[UNS]``, one per ``key_added``."""
 

@@ -84,6 +84,35 @@ def check_key(name: str, *, parameter: str = "key_added") -> str:
     return name
 
 
+def check_free(adata: ad.AnnData, name: str, *, verb: str, parameter: str = "key_added") -> None:
+    """Raise if a result that is kept in ``obsm`` would take the place of what another verb made.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    name
+        Where the result is to be stored; one of the same verb may be there and is replaced.
+    verb
+        Which verb, as `keys.IN_OBSM` names it, or one that has no results of its own there.
+    parameter
+        What the user calls `name`.
+
+    Raises
+    ------
+    ValueError
+        If it would.
+    """
+    wanted = {name + ending for ending in keys.IN_OBSM.get(verb, ("",))}
+    for other in keys.IN_OBSM.keys() - {verb}:
+        for key in adata.uns.get(keys.UNS, {}).get(other, {}):
+            lost = sorted(wanted & {key + ending for ending in keys.IN_OBSM[other]} & set(adata.obsm))
+            if lost:
+                must = "not be a name that holds something else in `adata.obsm`"
+                fix = f'{lost[0]!r} belongs to `uns["{keys.UNS}"]["{other}"]`: give the new result another name.'
+                raise bad_value(parameter, must=must, got=name, fix=fix)
+
+
 def get_rep(adata: ad.AnnData, use_rep: str) -> Matrix:
     """``adata.obsm[use_rep]`` as a 2-D array, or an error that says what is there.
 

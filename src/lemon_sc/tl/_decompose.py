@@ -14,7 +14,7 @@ from lemon_sc._core.errors import bad_value, listing, missing_key, one_of
 from lemon_sc._core.log import logger
 from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.rng import RNG, spawn
-from lemon_sc._core.table import as_table, check_key, get_rep
+from lemon_sc._core.table import as_table, check_free, check_key, get_rep
 from lemon_sc.analysis.decomposition import TARGETS, DecompositionProtocol
 from lemon_sc.analysis.decomposition_folds import decompose_held_out
 from lemon_sc.tl._compositions import find_compositions, usable_compositions
@@ -121,7 +121,8 @@ def decompose(
         If features, compositions or a column are not there.
     ValueError
         If there are fewer than two groups, spots of a slide that lie on one another, fewer than two cell types that all
-        groups have, proportions that do not sum to one, or no spot with both features and a composition.
+        groups have, proportions that do not sum to one, or no spot with both features and a composition, or `key_added`
+        holds what `lm.tl.embed` or `lm.tl.pool_nuclei` made.
 
     References
     ----------
@@ -147,6 +148,7 @@ def decompose(
     one_of("target", target, TARGETS)
     key, table = find_compositions(adata, truth)
     _check_names(names, key, check_key(key_added))
+    check_free(adata, key_added, verb=keys.DECOMPOSE)
     groups_column = _column(adata, "groups", groups)
     truths = usable_compositions(table, key=key, target=target, groups=groups_column)
     spots = _take_spots(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import one_of
-from lemon_sc._core.table import as_table, check_key
+from lemon_sc._core.table import as_table, check_free, check_key
 from lemon_sc.crops.mask import MASKS
 from lemon_sc.tl._embed_table import embed_table, write_embedded
 from lemon_sc.tl._slides import embed_slides
@@ -85,7 +85,8 @@ def embed(
     MissingKeyError
         If `lm.pp.extract_nuclei` has not run.
     ValueError
-        If no nucleus is usable, the crops are not at hand, or the model is unknown.
+        If no nucleus is usable, the crops are not at hand, the model is unknown, or `key_added` holds what
+        `lm.tl.pool_nuclei` or `lm.tl.decompose` made.
     RuntimeError
         If the output is not finite, or the same for all crops.
     ExceptionGroup
@@ -108,5 +109,6 @@ def embed(
     if isinstance(data, list | tuple):
         embed_slides(data, key_added=key_added, store=store, **options)
     else:
-        made = embed_table(data, store=store, **options)
-        write_embedded(as_table(data, table_key=table_key), made, key_added=key_added)
+        adata = as_table(data, table_key=table_key)
+        check_free(adata, key_added, verb=keys.EMBED)
+        write_embedded(adata, embed_table(data, store=store, **options), key_added=key_added)

@@ -125,6 +125,10 @@ def warn_if_other_window(made: dict[str, Any], card: ModelCard) -> None:
 
 def write_embedded(adata: AnnData, made: Embedded, *, key_added: str) -> None:
     """Store an embedding in its table, with all that belongs to it."""
+    # where `anndata.concat` drops the record, the words stay
+    own = record_id(adata, keys.EMBED, key_added) or key_added + keys.ENCODER in adata.obs
+    if key_added in adata.obsm and not own:
+        logger.warning("adata.obsm[%r] held something that `lm.tl.embed` had not made; it is replaced", key_added)
     adata.obsm[key_added] = made.rows
     adata.obs[keys.NUCLEUS_QC] = pd.Categorical(made.qc, categories=list(keys.QC_CATEGORIES))
     words = pd.Series(in_words(made.record), index=adata.obs_names, dtype="category")

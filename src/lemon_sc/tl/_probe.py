@@ -13,7 +13,7 @@ from lemon_sc._core.errors import bad_value
 from lemon_sc._core.log import logger
 from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.rng import RNG, spawn
-from lemon_sc._core.table import as_table, check_key
+from lemon_sc._core.table import as_table, check_free, check_key
 from lemon_sc.analysis.logistic import logistic_probe
 from lemon_sc.analysis.panel import looks_like_counts, mean_by_group, top_genes
 from lemon_sc.analysis.probe import ridge_probe
@@ -162,6 +162,7 @@ def _check_names(adata: AnnData, *, use_rep: str, key_added: str, predictions: s
         check_key(predictions, parameter="predictions")
         if predictions in {use_rep, "spatial", keys.NUCLEUS_XY}:
             raise bad_value("predictions", must="not be the key of an input", got=predictions)
+        check_free(adata, predictions, verb=keys.PROBE, parameter="predictions")
 
 
 def _protocol(plan: ProbeProtocol, cells: Cells, use_rep: str, groups: str | None, rng: RNG) -> dict[str, Any]:

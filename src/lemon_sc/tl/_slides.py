@@ -17,7 +17,7 @@ import spatialdata as sd
 from lemon_sc._core import keys
 from lemon_sc._core.errors import bad_value
 from lemon_sc._core.log import logger, progress
-from lemon_sc._core.table import as_table
+from lemon_sc._core.table import as_table, check_free
 from lemon_sc._objects.nuclei import extraction
 from lemon_sc.io.replace import recover, replace_table
 from lemon_sc.tl._embed_table import embed_table, write_embedded
@@ -178,7 +178,8 @@ def on_workers(
     logger.info("%d slides on the cluster %s", len(jobs), client.dashboard_link or client)
     futures = {}
     for k, job in enumerate(jobs):
-        slide = attempt(lean, job["slide"], job["table_key"], outlines=bool(job.get("mask")))
+        outlines = bool(job.get("mask"))
+        slide = attempt(lean, job["slide"], job["table_key"], key_added=job["key_added"], outlines=outlines)
         if isinstance(slide, Exception):
             yield k, slide
         else:
@@ -199,23 +200,26 @@ def embed_slide(*, slide: Slide, key_added: str, table_key: str, **options: Any)
         As for `lm.tl.embed`.
     """
     if not isinstance(slide, str | os.PathLike):
+        check_free(as_table(slide, table_key=table_key), key_added, verb=keys.EMBED)
         return embed_table(slide, table_key=table_key, **options)
     recover(slide, table_key=table_key)
     sdata = sd.read_zarr(slide)
-    write_embedded(
-        as_table(sdata, table_key=table_key), embed_table(sdata, table_key=table_key, **options), key_added=key_added
-    )
-    replace_table(slide, sdata.tables[table_key], table_key=table_key)
+    adata = as_table(sdata, table_key=table_key)
+    check_free(adata, key_added, verb=keys.EMBED)
+    write_embedded(adata, embed_table(sdata, table_key=table_key, **options), key_added=key_added)
+    replace_table(slide, adata, table_key=table_key)
     return None
 
 
-def lean(data: Slide, table_key: str, *, outlines: bool = False) -> Slide:
+def lean(data: Slide, table_key: str, *, key_added: str = keys.X_LEMON, outlines: bool = False) -> Slide:
     """What a worker needs of a slide: the image by reference, how the elements are placed, where the nuclei lie.
 
     Parameters
     ----------
     data, table_key
         Slide and table.
+    key_added
+        Where the embedding is to be stored, which only the whole table can tell to be free.
     outlines
         Whether crops are to be masked, for which all outlines are needed.
 
@@ -226,6 +230,7 @@ def lean(data: Slide, table_key: str, *, outlines: bool = False) -> Slide:
     if isinstance(data, str | os.PathLike):
         return data
     full = as_table(data, table_key=table_key)
+    check_free(full, key_added, verb=keys.EMBED)
     record = extraction(full)
     crops = [keys.NUCLEI] if keys.NUCLEI in full.obsm else []
     table = ad.AnnData(
