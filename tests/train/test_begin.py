@@ -33,7 +33,8 @@ def test_student_and_teacher_begin_with_the_weights_that_are_named(trained, meth
         options = dict(debug().options)
     plain = {"method": method, "options": options, "augmentation": "light" if method == "guided" else "a1"}
     recipe = debug(init=str(trained), **plain)
-    weights = begun_encoder(recipe).state_dict()
+    encoder, _ = begun_encoder(recipe)
+    weights = encoder.state_dict()
     assert not same(weights, build_encoder(recipe).state_dict())
     state = begin(recipe, corpus(), torch.device("cpu"))
     assert same(state.method.encoder_state_dict(), weights)
@@ -46,7 +47,10 @@ def test_a_run_goes_on_from_another_and_says_so(trained, tmp_path):
     recipe = debug(init=str(trained), **GUIDED)
     run = fit(recipe, corpus=corpus(), out=tmp_path / "run")
     assert json.loads((run.out / "recipe.json").read_text())["init"] == str(trained)
-    assert json.loads(run.weights.with_suffix(".json").read_text())["training"]["recipe"]["init"] == str(trained)
+    first, card = (json.loads(path.with_suffix(".json").read_text()) for path in (trained, run.weights))
+    assert card["training"]["recipe"]["init"] == trained.name, "a path would say nothing elsewhere"
+    assert card["training"]["began_with"] == {"name": first["name"], "sha256": first["sha256"]}
+    assert first["training"]["began_with"] is None
     other = fit(debug(**GUIDED), corpus=corpus(), out=tmp_path / "other")
     assert torch.load(run.checkpoint, weights_only=True)["step"] == other.recipe.steps
     assert run.metrics["loss"] != other.metrics["loss"]

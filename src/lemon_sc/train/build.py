@@ -57,7 +57,7 @@ def build_encoder(recipe: Recipe) -> VisionTransformer:
     )
 
 
-def begun_encoder(recipe: Recipe) -> VisionTransformer:
+def begun_encoder(recipe: Recipe) -> tuple[VisionTransformer, dict[str, str] | None]:
     """The encoder that a run begins with, on the CPU: that of `build_encoder`, with the weights that `init` names.
 
     Parameters
@@ -67,7 +67,7 @@ def begun_encoder(recipe: Recipe) -> VisionTransformer:
 
     Returns
     -------
-    The network.
+    The network; and name and digest of the weights, None for initial ones.
 
     Raises
     ------
@@ -77,9 +77,10 @@ def begun_encoder(recipe: Recipe) -> VisionTransformer:
         There are none.
     """
     encoder = build_encoder(recipe)
-    if recipe.init is not None:
-        fill_vit(encoder, recipe.init, what=f"`init` {recipe.init!r}", name=recipe.encoder, keep_positions=True)
-    return encoder
+    if recipe.init is None:
+        return encoder, None
+    card = fill_vit(encoder, recipe.init, what=f"`init` {recipe.init!r}", name=recipe.encoder, keep_positions=True)
+    return encoder, {"name": card.name, "sha256": card.sha256}
 
 
 def build_method(recipe: Recipe, *, encoder: VisionTransformer | None = None) -> Method:

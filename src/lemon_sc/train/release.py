@@ -137,7 +137,8 @@ def _card(
         training={
             "version": found["version"],
             "step": found["step"],
-            "recipe": recipe.to_dict(),
+            "recipe": recipe.to_dict() | {"init": recipe.init and Path(recipe.init).name},
+            "began_with": found.get("began_with"),  # older checkpoints lack it
             "corpus": found["corpus"],
             "metrics": dict(metrics),
         },

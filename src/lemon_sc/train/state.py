@@ -37,6 +37,8 @@ class State:
     """Of what learns."""
     sampler: Sampler
     """Which crops come; threads may have taken some from it already."""
+    began_with: Mapping[str, str] | None = None
+    """Name and digest of the weights that the encoder began with; None for initial ones."""
     step: int = 0
     """Steps made."""
     means: Means = field(default_factory=Means)
@@ -61,6 +63,7 @@ class State:
             "version": lemon_sc.__version__,
             "recipe": self.recipe.to_dict(),
             "corpus": dict(corpus),
+            "began_with": self.began_with,
             "step": self.step,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -123,11 +126,13 @@ def begin(recipe: Recipe, corpus: Corpus, device: torch.device) -> State:
     sampler = Sampler(
         len(corpus), epoch_length=recipe.epoch_length, batch=recipe.batch, rank=rank, world=world, seed=recipe.seed
     )
-    method = build_method(recipe, encoder=begun_encoder(recipe))
+    encoder, began_with = begun_encoder(recipe)
+    method = build_method(recipe, encoder=encoder)
     prepare(method, recipe, corpus)
     if device.type == "cpu":
         shorten_attention(method)
     if world > 1:
         synchronise_norms(method)
     method.to(device)
-    return State(recipe=recipe, method=method, optimizer=build_optimizer(recipe, method), sampler=sampler)
+    optimizer = build_optimizer(recipe, method)
+    return State(recipe=recipe, method=method, optimizer=optimizer, sampler=sampler, began_with=began_with)

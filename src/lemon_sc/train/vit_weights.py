@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
@@ -11,8 +11,11 @@ from lemon_sc._core.errors import listing
 from lemon_sc.models import registry
 from lemon_sc.models.networks import TileEncoder
 
+if TYPE_CHECKING:
+    from lemon_sc.models.cards import ModelCard
 
-def fill_vit(vit: VisionTransformer, weights: str, *, what: str, name: str, keep_positions: bool) -> None:
+
+def fill_vit(vit: VisionTransformer, weights: str, *, what: str, name: str, keep_positions: bool) -> ModelCard:
     """Load weights of `lm.models` into a transformer, in place.
 
     Parameters
@@ -29,12 +32,17 @@ def fill_vit(vit: VisionTransformer, weights: str, *, what: str, name: str, keep
         Whether the transformer keeps its own position embedding, a formula; else that of the weights is resampled to
         its grid (bicubic).
 
+    Returns
+    -------
+    The card of the weights.
+
     Raises
     ------
     ValueError
         The weights are of another network.
     """
-    module = registry.load(weights).module
+    found = registry.load(weights)
+    module = found.module
     source = module.backbone if isinstance(module, TileEncoder) else module
     if not isinstance(source, VisionTransformer):
         msg = f"{what} is a {type(source).__name__}, not a vision transformer. Name the weights of a {name}."
@@ -59,3 +67,4 @@ def fill_vit(vit: VisionTransformer, weights: str, *, what: str, name: str, keep
         msg = f"{what} does not fit {name}: {why}. Name the weights of such a network."
         raise ValueError(msg)
     vit.load_state_dict(state)
+    return found.card
