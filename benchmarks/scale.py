@@ -111,7 +111,8 @@ def child(task, image_path, out, n, side):
     if task == "store":
 
         def cut(todo):
-            for at, crops in stream_crops(image, xy[todo], mpp=MPP):
+            part = xy if len(todo) == n else xy[todo]
+            for at, crops in stream_crops(image, part, mpp=MPP):
                 yield at, {"crops": crops, "verdict": np.zeros(len(at), np.uint8)}
 
         write_store(out, cut, obs_name=names, xy=xy, rank=rank, size_px=40, attrs={})

@@ -14,7 +14,7 @@ def test_placeholders_are_filled_at_their_indentation():
         %(rng)s
         """
 
-    assert verb.__doc__.splitlines()[4:6] == ["adata", "    Annotated table, one row per cell."]
+    assert verb.__doc__.splitlines()[4:6] == ["adata", PARAMS["adata"].split("\n")[1]]
     assert PARAMS["rng"] in verb.__doc__
 
 

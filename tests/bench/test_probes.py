@@ -61,7 +61,9 @@ def test_classes_are_scored_as_scikit_learn_scores_them():
     split = StratifiedKFold(5, shuffle=True, random_state=int(np.random.default_rng(0).integers(2**31)))
     for f, (train, test) in enumerate(split.split(y, y)):
         codes[test] = f
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(made.z[train], y[train])
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, tol=1e-9)).fit(
+            made.z[train], y[train]
+        )
         accuracy.append(balanced_accuracy_score(y[test], model.predict(made.z[test])))
         precision.append(average_precision_score(y[test] == "NMF", model.predict_proba(made.z[test])[:, 1]))
     np.testing.assert_allclose(values(table, "stratified", "balanced_accuracy"), accuracy, atol=1e-6)
@@ -81,6 +83,26 @@ def test_noise_scores_at_chance_and_so_do_shuffled_labels():
     told = table_of(probes.classification, found, embedding(found, 4.0))
     assert values(told, "slide", "balanced_accuracy").mean() > 0.9
     assert values(told, "slide", "null_auc").mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_scores_of_all_folds_together_come_with_intervals_from_drawing_patients():
+    """Half of the patients are told by the embedding, the others not: eight patients say little, 800 nuclei much."""
+    found = labelled(800, slides=16)
+    told = found.nuclei["patient"].isin(["p0", "p2", "p4", "p6"])
+    made = embedding(found, 0.0)
+    made.z[:, 3] = np.where(told, 6.0, 0.0) * np.where(found.nuclei["label"] == "AMF", 1, -1)
+    table = table_of(probes.classification, found, made, protocols=("slide",))
+    value, low, high = (values(table, "slide", f"pooled_auc{end}").item() for end in ("", "_low", "_high"))
+    assert low < value < high
+    assert value == pytest.approx(values(table, "slide", "auc").mean(), abs=0.08)
+    assert values(table, "slide", "pooled_units").item() == 8
+    alone = replace(found, nuclei=found.nuclei.drop(columns="patient"))
+    assert values(table_of(probes.classification, alone, made, protocols=("slide",)), "slide", "pooled_units") == 16
+    alone.nuclei["slide"] = "s0"
+    single = table_of(probes.classification, alone, made, protocols=("stratified",))
+    assert values(single, "stratified", "pooled_units").item() == 800
+    narrow = values(single, "stratified", "pooled_auc_high") - values(single, "stratified", "pooled_auc_low")
+    assert narrow.item() < 0.6 * (high - low)
 
 
 def test_an_embedding_that_knows_only_the_slide_is_found_out():

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from bench_runs import classes
+from bench_runs import classes, rows
 
 import lemon_sc as lm
 from lemon_sc.bench import report_tables
@@ -75,6 +75,25 @@ def test_controls_are_told_beneath_the_table_and_not_in_it():
     leaking = table.assign(value=table["value"].mask(table["metric"] == "n_overlapping", 7.0))
     text = report_tables.measured_part(scored(leaking), "amibr", ("balanced_accuracy",))
     assert "nuclei that share px with one on the other side 7" in text
+
+
+def test_scores_over_all_folds_stand_beneath_with_what_was_drawn():
+    table = [*classes("amibr", protocols=("stratified",))]
+    before = report_tables.measured_part(scored(pd.DataFrame(table)), "amibr", ("balanced_accuracy",))
+    for encoder, value in (("ours", 0.7), ("morphometry", 0.75)):
+        more = {"_low": value - 0.2, "": value, "_high": value + 0.1}
+        for end, at in more.items():
+            table += rows("amibr", encoder, "stratified", f"pooled_auc{end}", {"pooled": at})
+            table += rows("amibr", encoder, "stratified", f"pooled_balanced_accuracy{end}", {"pooled": at + 0.01})
+        table += rows("amibr", encoder, "stratified", "pooled_units", {"pooled": 12})
+    text = report_tables.measured_part(scored(pd.DataFrame(table)), "amibr", ("balanced_accuracy",))
+    assert cells(text)[-3:] == [
+        ["measured, all folds together; intervals from drawing 12 slides or patients", "balanced accuracy"],
+        ["morphometry", "0.760 [0.560, 0.860]"],
+        ["ours", "0.710 [0.510, 0.810]"],
+    ]
+    assert cells(text)[:-3] == cells(before)
+    assert "pooled" not in text
 
 
 def test_a_task_that_was_not_run_has_no_table():

@@ -1,6 +1,7 @@
 """Summaries against numpy and scipy."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import permutation_test
 
@@ -31,6 +32,20 @@ def test_mean_spread_and_interval():
     assert made["n_folds"].tolist() == [5, 5, 4]
     assert made["n"].tolist() == [60, 60, 60]
     assert made.loc["c", "sd"] == 0
+
+
+def test_intervals_that_the_table_holds_stay_with_their_score():
+    """Beside those over folds, which are as without them; another protocol has its own."""
+    folded, pooled = table(SCORES), {"fold": "pooled"}
+    values = {"": 0.6, "_low": 0.4, "_high": 0.7}
+    ends = pd.concat([table({"a": [v]}, metric=f"pooled_auc{end}", **pooled) for end, v in values.items()])
+    other = ends.assign(protocol="stratified", value=ends["value"] + 0.1)
+    made = lm.bench.summary(pd.concat([folded, ends, other], ignore_index=True))
+    pd.testing.assert_frame_equal(made[made["metric"] == "auc"], lm.bench.summary(folded))
+    kept = made[made["metric"] != "auc"].set_index("protocol")
+    assert kept["metric"].tolist() == ["pooled_auc"] * 2
+    np.testing.assert_allclose(kept.loc["slide", ["mean", "low", "high"]].tolist(), [0.6, 0.4, 0.7])
+    np.testing.assert_allclose(kept.loc["stratified", ["mean", "low", "high"]].tolist(), [0.7, 0.5, 0.8])
 
 
 def test_one_fold_has_no_interval_and_scores_over_all_nuclei_do_not_add_them_up():

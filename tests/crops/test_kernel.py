@@ -134,7 +134,7 @@ def test_patches_of_the_border_are_the_padded_image():
         y0, y1, x0, x1 = plan.bounds(block)
         index, patches = border.take(block, pixels[y0:y1, x0:x1])
         for i, patch in zip(index, patches, strict=True):
-            x, y = plan.start[i] + pad
+            x, y = plan.windows(np.array([i]))[0][0] + pad
             np.testing.assert_array_equal(patch.reshape(down, across, 3), padded[y : y + down, x : x + across])
         seen += index.tolist()
     assert sorted(seen) == sorted(set(np.concatenate(list(plan.parts.values())).tolist()))

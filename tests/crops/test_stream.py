@@ -163,3 +163,13 @@ def test_the_order_is_known_before_anything_is_read(block_px, part):
     left = np.sort(np.random.default_rng(3).permutation(len(xy))[: len(xy) // part])
     came = [left[i] for i, _ in stream_crops(image, xy[left], mpp=(0.25, 0.25), size_px=40, block_px=block_px)]
     np.testing.assert_array_equal(np.concatenate(came), order[np.isin(order, left)])
+
+
+def test_planning_in_parts_changes_nothing(monkeypatch):
+    image, xy = Image([ArrayLevel(noise_image(), chunk_px=50)], [(1.0, 1.0)]), centres(n=150, low=2, high=(505, 415))
+    at_once = list(stream_crops(image, xy, mpp=(0.25, 0.25), block_px=64))
+    monkeypatch.setattr("lemon_sc.crops.stream.PLANNED", 7)
+    in_parts = list(stream_crops(image, xy, mpp=(0.25, 0.25), block_px=64))
+    for (index, crops), (same_index, same_crops) in zip(at_once, in_parts, strict=True):
+        np.testing.assert_array_equal(index, same_index)
+        np.testing.assert_array_equal(crops, same_crops)

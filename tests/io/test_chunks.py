@@ -1,11 +1,13 @@
 import pickle
 
+import dask.array as da
 import numpy as np
 import pytest
 import zarr
 from image_files import rgb
 
 from lemon_sc.io.chunks import ZarrPixels
+from lemon_sc.io.sources import level_of
 
 
 def stored(path, *, data=None, **options):
@@ -23,6 +25,13 @@ def test_plain_codecs_are_decoded_here_and_others_by_zarr(tmp_path):
     np.testing.assert_array_equal(
         ZarrPixels(memory).read(50, 150, 60, 200), np.moveaxis(memory[:, 50:150, 60:200], 0, 2)
     )
+
+
+def test_files_that_dask_opens_by_path_are_decoded_here(tmp_path):
+    _, pixels = stored(tmp_path / "a.zarr")
+    level = level_of(da.from_zarr(str(tmp_path / "a.zarr")))
+    assert level.pixels.files is not None
+    np.testing.assert_array_equal(level.read(50, 150, 60, 200), np.moveaxis(pixels[:, 50:150, 60:200], 0, 2))
 
 
 def test_an_index_at_the_start_of_a_shard(tmp_path):

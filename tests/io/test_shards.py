@@ -101,6 +101,17 @@ def test_an_error_keeps_what_is_committed_and_says_so(path, caplog, reference):
     assert files(path) == reference
 
 
+def test_a_table_goes_on_in_shards_of_the_size_that_it_has(path, reference):
+    with (
+        pytest.raises(RuntimeError, match="did not receive"),
+        writing(path, id="a", n=N, shard=SHARD, fields=FIELDS, attrs={"made": "by a test"}, fixed={}) as table,
+    ):
+        table.take(batches(np.arange(110)))  # of the sixth shard a part
+    assert write(path, N, 2 * SHARD) == N - 100
+    assert files(path) == reference
+    assert write(path, N, 3 * SHARD) == 0
+
+
 def test_rows_that_never_come_are_an_error(path):
     with (
         pytest.raises(RuntimeError, match="1 of 11 shards did not receive all"),

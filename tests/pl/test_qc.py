@@ -11,6 +11,20 @@ def test_bars_are_the_counts(adata):
     assert [t.get_text() for t in ax.texts][0] == f"{ok} ({ok / 300:.1%})"
 
 
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        ({}, "cells"),
+        ({"nuclei": {"image_key": "he"}}, "cells"),
+        ({"nuclei": {"image_key": "he"}, "segment": {"model": "m"}}, "nuclei"),
+        ({"nuclei": {"unit": "patch"}}, "spots or bins"),
+    ],
+)
+def test_the_axis_says_what_is_counted(adata, record, name):
+    adata.uns["lemon_sc"] = record
+    assert pl.nucleus_qc(adata).get_xlabel() == name
+
+
 def test_without_extraction_it_says_what_to_do(adata):
     del adata.obs["nucleus_qc"]
     with pytest.raises(KeyError, match="'nucleus_qc' not found in `adata.obs`.*Run `lm.pp.extract_nuclei` first"):

@@ -237,3 +237,19 @@ def test_no_usable_patch_at_all_is_a_warning(caplog):
     with caplog.at_level(logging.WARNING, logger="lemon_sc"):
         lm.pp.extract_patches(spot_scene(AT), size_um=400.0)
     assert "0 of 5 units have a usable patch of 400 um" in caplog.text
+
+
+def test_ids_that_do_not_match_are_those_of_units():
+    sdata = spot_scene(AT)
+    sdata["table"].obs["unit"] = sdata["table"].obs["unit"] + 1000
+    with pytest.raises(ValueError, match="No unit of 'units' belongs to a row of the table") as caught:
+        lm.pp.extract_patches(sdata)
+    said = str(caught.value)
+    assert "Give the units a `cell_id` column with the ids of their rows" in said
+    assert "n_units  n_rows" in said
+    sdata["table"].obs["unit"] = 100
+    with pytest.raises(ValueError, match="`table.unit` names 1 rows more than once .*let the table annotate the units"):
+        lm.pp.extract_patches(sdata)
+    with pytest.raises(ValueError, match="names 1 cells more than once .*let the table annotate the nuclei"):
+        lm.pp.extract_nuclei(sdata, shapes_key="units")
+    assert not any(word in said for word in ("nucle", "cells"))

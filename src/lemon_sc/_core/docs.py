@@ -18,7 +18,10 @@ sdata
     SpatialData with the H&E image, the nuclei and the table, as `spatialdata_io.xenium` reads a Xenium run.""",
     "adata": """\
 adata
-    Annotated table, one row per cell.""",
+    Annotated table, one row per cell. Of a SpatialData, ``tables["table"]`` is taken.""",
+    "spots": """\
+adata
+    Annotated table, one row per spot, bin or tile. Of a SpatialData, ``tables["table"]`` is taken.""",
     "data": """\
 data
     SpatialData, or the AnnData table itself.""",
@@ -54,6 +57,12 @@ batch_size
 dtype
     ``"auto"`` (bf16 on CUDA devices that have it, and for plain ViTs on CPUs with AMX; else fp32), ``"fp32"`` or
     ``"bf16"``.""",
+    "image_mpp": """\
+mpp
+    um per image px, one number or (x, y), where neither the image's file nor elements in um say it.""",
+    "overwrite": """\
+overwrite
+    Whether nuclei of an earlier run under this name may be replaced.""",
     "ax": """\
 ax
     Matplotlib axes to draw into; ``None`` makes a new figure.""",

@@ -14,6 +14,7 @@ from lemon_sc.io.elements import label_blocks
 from lemon_sc.io.ids import IN_PLACE, share_in_place
 from lemon_sc.io.join import Join, join_nuclei
 from lemon_sc.io.sides import Labels, cell_places
+from lemon_sc.io.words import WORDS
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lemon_sc.io.elements import Scene
+    from lemon_sc.io.words import Noun
 
 Multiple = Literal["largest", "mean", "all"]
-Noun = Literal["nuclei", "units"]
 MULTIPLE: tuple[str, ...] = ("largest", "mean", "all")
 MOST_NUCLEI = 3
 """More points per cell than this are not nuclei."""
@@ -122,7 +123,8 @@ def collect(
         msg = f"None of the {len(centres.xy)} {noun} of {shapes_key!r} has a centre: their outlines are empty or NaN."
         raise ValueError(msg)
     labels = None if values is None else Labels(values=values, xy=centres.xy)
-    join = join_nuclei(sdata, adata, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key, labels=labels)
+    what: dict[str, Any] = {"kind": scene.kind, "shapes_key": shapes_key, "labels": labels, "noun": noun}
+    join = join_nuclei(sdata, adata, nuclei=scene.nuclei, **what)
     if scene.kind == "points":
         _check_one_each(join, shapes_key)
     _warn_doubtful(adata, scene, join, centres.xy, noun=noun)
@@ -192,7 +194,7 @@ def _warn_doubtful(
             len(matched),
             noun,
             adata.n_obs,
-            "cells" if noun == "nuclei" else "rows",
+            WORDS[noun].rows,
             join.by,
         )
     share = share_in_place(xy, join.row, cell_places(adata))
@@ -202,6 +204,6 @@ def _warn_doubtful(
             "(%s) may not mean the same; see `lm.pp.check_join`",
             100 * share,
             noun,
-            "cell" if noun == "nuclei" else "row",
+            WORDS[noun].row,
             join.by,
         )

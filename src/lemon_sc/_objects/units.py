@@ -63,7 +63,7 @@ def members_of(
         inside = in_circles(own, geometry, scene.nuclei["radius"].to_numpy(dtype=np.float64))
     else:
         inside = in_polygons(own, geometry)
-    join = join_nuclei(sdata, units, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key)
+    join = join_nuclei(sdata, units, nuclei=scene.nuclei, kind=scene.kind, shapes_key=shapes_key, noun="units")
     if (join.row < 0).any():
         logger.warning("%d units of %r belong to no row of the table", (join.row < 0).sum(), shapes_key)
     return rows_of_units(inside, join.row, n_obs=units.n_obs)

@@ -20,9 +20,9 @@ from lemon_sc.analysis.threads import threads
 from lemon_sc.bench.encoders import N_PCS
 from lemon_sc.bench.features import WINDOW_MPP
 from lemon_sc.bench.folds import class_folds, expression_folds
-from lemon_sc.bench.rows import Rows
+from lemon_sc.bench.rows import HIGH, LOW, POOLED, POOLED_SCORE, UNITS, Rows
 from lemon_sc.geometry.windows import window_side
-from lemon_sc.metrics.classification import METRICS
+from lemon_sc.metrics.classification import METRICS, classification_intervals
 from lemon_sc.metrics.means import nanmean
 
 if TYPE_CHECKING:
@@ -48,9 +48,6 @@ N_PERMS = 199
 
 CONTROL = "control"
 """What the column ``protocol`` says of rows about what an embedding knows beside the answer."""
-
-POOLED = "pooled"
-"""What the column ``fold`` says of a score over all folds together."""
 
 
 def n_pcs_of(encoder: str) -> int | None:
@@ -162,8 +159,34 @@ def classification(
                 yield rows.row(protocol, fold, metric, result.metrics[f, m], **size)
                 yield rows.row(protocol, fold, f"null_{metric}", null[m], **size)
             yield rows.row(protocol, fold, "n_undefined", result.folds[f].n_missing, **size)
+        yield from _over_slides(rows, task, result, nuclei, protocol, seed=seed)
         yield from _leaks(rows, labelled, nuclei, made, folds, protocol, window_px=task.window_px)
     yield from _knows_slide(rows, nuclei, made.z, seed=seed)
+
+
+def _over_slides(
+    rows: Rows, task: Task, result: LogisticResult, nuclei: pd.DataFrame, protocol: str, *, seed: int
+) -> Iterator[Row]:
+    """Scores over the nuclei of all folds together, with intervals from drawing what is independent.
+
+    Patients are drawn where they are known, else slides; nuclei where there is one slide.
+    """
+    known = np.isfinite(result.probability).all(axis=1)
+    units = nuclei["patient" if "patient" in nuclei else "slide"].astype(str).to_numpy(str)[known]
+    found = classification_intervals(
+        nuclei["label"].to_numpy(str)[known],
+        result.probability[known],
+        classes=result.classes,
+        units=units if len(np.unique(units)) > 1 else None,
+        pos_label=task.pos_label,
+        rng=seed,
+    )
+    n = int(known.sum())
+    for metric, made in found.items():
+        name = POOLED_SCORE + metric
+        for column, value in ((name, made.value), (name + LOW, made.low), (name + HIGH, made.high)):
+            yield rows.row(protocol, POOLED, column, value, n=n)
+    yield rows.row(protocol, POOLED, UNITS, found[METRICS[0]].n_units, n=n)
 
 
 def _leaks(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lemon_sc.bench.report_tables import in_order, markdown, measured_cell, measured_part, published_part
 from lemon_sc.bench.report_words import PAGES, PROTOCOLS, Page, encoder_label, metric_label, short_label, task_label
+from lemon_sc.bench.rows import POOLED_SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -241,6 +242,11 @@ def index_parts(results: Results, names: Sequence[str]) -> Iterator[str]:
         "The labels on shuffled data show chance. *Whole slides held out* is what a new slide will see; with random "
         "folds, nuclei of one slide stand on both sides, as in the paper.\n"
     )
+    if summary["metric"].str.startswith(POOLED_SCORE).any():
+        yield (
+            "Scores of classes over all folds together come with intervals from drawing whole patients, or slides "
+            "where patients are not known: they say how far the score would move with other ones of the same kind.\n"
+        )
     yield headline(summary)
     if results.skipped:
         yield "## Left out\n"

@@ -8,6 +8,7 @@ import numpy as np
 
 from lemon_sc.bench import catalogue
 from lemon_sc.bench.report_words import LESS_IS_BETTER, PROTOCOLS, encoder_label, metric_label, task_label
+from lemon_sc.bench.rows import POOLED_SCORE, UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,13 +58,13 @@ def measured_cell(row: pd.Series) -> str:
     Parameters
     ----------
     row
-        ``mean``, ``low``, ``high`` and ``n_folds``.
+        ``mean``, ``low`` and ``high``.
 
     Returns
     -------
     Text, without an interval where a score was measured once.
     """
-    if not (np.isfinite(row["low"]) and np.isfinite(row["high"])) or row["n_folds"] < 2:
+    if not (np.isfinite(row["low"]) and np.isfinite(row["high"])):
         return number(row["mean"])
     return f"{number(row['mean'])} [{number(row['low'])}, {number(row['high'])}]"
 
@@ -183,6 +184,32 @@ def score_rows(rows: pd.DataFrame, metrics: Sequence[str], *, cell: Callable[[pd
     return body
 
 
+def pooled_table(rows: pd.DataFrame, metrics: Sequence[str]) -> str:
+    """Scores over the nuclei of all folds together, with intervals from drawing patients, slides or nuclei.
+
+    Parameters
+    ----------
+    rows
+        Scores of one task and protocol.
+    metrics
+        Scores across, in order.
+
+    Returns
+    -------
+    Markdown; empty where there are none, as in the tables of earlier runs.
+    """
+    pooled = rows[rows["metric"].str.startswith(POOLED_SCORE)]
+    units = pooled.loc[pooled["metric"] == UNITS, ["mean", "n"]]
+    pooled = pooled.assign(metric=pooled["metric"].str.removeprefix(POOLED_SCORE))
+    shown = [m for m in metrics if m in set(pooled["metric"])]
+    if not shown or units.empty:
+        return ""
+    drawn, n = (int(value) for value in units.iloc[0])
+    what = "items" if drawn == n else "slides or patients"
+    head = f"measured, all folds together; intervals from drawing {drawn:,} {what}"
+    return markdown([head, *map(metric_label, shown)], score_rows(pooled, shown, cell=measured_cell))
+
+
 def controls(rows: pd.DataFrame, metrics: Sequence[str]) -> str:
     """A sentence on the controls: of each the range over encoders.
 
@@ -226,7 +253,8 @@ def measured_part(summary: pd.DataFrame, task: str, metrics: Sequence[str]) -> s
     Markdown, empty where the task was not run.
     """
     parts = []
-    for protocol, rows in summary[summary["task"] == task].groupby("protocol", sort=False):
+    for protocol, found in summary[summary["task"] == task].groupby("protocol", sort=False):
+        rows = found[~found["metric"].str.startswith(POOLED_SCORE)]
         shown = columns_of(rows, metrics)
         if not shown:
             parts.append(controls(rows, shown))
@@ -236,6 +264,7 @@ def measured_part(summary: pd.DataFrame, task: str, metrics: Sequence[str]) -> s
         size = f"{n:,} items" + (f", {folds} folds" if folds > 1 else "")
         parts.append(f"**{task_label(task)}** (`{task}`), {label}; {size}.{_positive(task, shown)}\n")
         parts.append(score_table(rows, shown))
+        parts.append(pooled_table(found, shown))
         parts.append(controls(rows, shown))
     return "\n".join(part for part in parts if part)
 

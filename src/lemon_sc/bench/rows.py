@@ -23,6 +23,18 @@ KEY = ("task", "version", "encoder", "protocol", "fold", "metric")
 MEASURED = "measured"
 """What the column ``kind`` says of rows that were computed here."""
 
+POOLED = "pooled"
+"""What the column ``fold`` says of a score over all folds together."""
+
+POOLED_SCORE = "pooled_"
+"""What a score over the nuclei of all folds together begins with."""
+
+LOW, HIGH = "_low", "_high"
+"""What the ends of its 95 % interval end with."""
+
+UNITS = "pooled_units"
+"""Slides or patients that the interval is drawn from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:

@@ -42,6 +42,9 @@ EMBEDDINGS = "embeddings"
 RESULTS = "results.csv"
 """Table in the folder of a run; rows that are not computed anew stay."""
 
+SCORES = 2
+"""Goes up whenever the same embedding gives other rows, so that scores that are kept are computed anew."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -279,7 +282,7 @@ def _scored(chosen: Task, labelled: Labelled, made: Features, name: str, setting
     protocols = _of_task(chosen, settings)
     path = None
     if settings.out is not None:
-        made_from = (__version__, chosen.name, chosen.version, name, settings.seed, protocols)
+        made_from = (__version__, SCORES, chosen.name, chosen.version, name, settings.seed, protocols)
         digest = hashlib.sha256(repr(made_from).encode())
         for array in (made.rows, made.z, pd.util.hash_pandas_object(labelled.nuclei).to_numpy()):
             digest.update(np.ascontiguousarray(array).tobytes())

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lemon_sc._core.errors import bad_value, missing_key
-from lemon_sc.bench.probes import POOLED
-from lemon_sc.bench.rows import COLUMNS
+from lemon_sc.bench.rows import COLUMNS, HIGH, LOW, POOLED, POOLED_SCORE
 from lemon_sc.metrics.uncertainty import bootstrap, paired_test
 
 if TYPE_CHECKING:
@@ -47,9 +46,11 @@ def summary(table: pd.DataFrame, *, rng: RNG = 0) -> pd.DataFrame:
     """
     check_table(table)
     made = []
-    for (task, _, encoder, protocol, metric), part in table.groupby(BY, sort=False):
+    table, ends = _ends_apart(table)
+    for (task, version, encoder, protocol, metric), part in table.groupby(BY, sort=False):
         value = part["value"].to_numpy(np.float64)
-        value, spread = value[np.isfinite(value)], (np.nan, np.nan)
+        value = value[np.isfinite(value)]
+        spread = tuple(ends.get((task, version, encoder, protocol, f"{metric}{end}"), np.nan) for end in (LOW, HIGH))
         if len(value) > 1:
             found = bootstrap(value, rng=rng)
             spread = (found.low, found.high)
@@ -71,6 +72,14 @@ def summary(table: pd.DataFrame, *, rng: RNG = 0) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(made, columns=list(SUMMARY))
+
+
+def _ends_apart(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[object, ...], float]]:
+    """The table without the ends of intervals that it holds, and these by task, encoder and the like."""
+    metric = table["metric"].astype(str)
+    is_end = metric.str.startswith(POOLED_SCORE) & metric.str.endswith((LOW, HIGH))
+    ends = table[is_end].set_index(BY)["value"].astype(np.float64)
+    return table[~is_end], dict(zip(ends.index, ends.to_numpy(), strict=True))
 
 
 def compare(table: pd.DataFrame, *, metric: str, baseline: str, rng: RNG = 0) -> pd.DataFrame:

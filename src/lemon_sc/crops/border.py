@@ -57,15 +57,14 @@ class Border:
     def __init__(self, plan: BlockPlan, shape: tuple[int, int]) -> None:
         self.plan, self.shape = plan, shape
         taps_x, taps_y = plan.cut.taps
-        self.crossing = np.unique(np.concatenate([np.zeros(0, np.int64), *plan.parts.values()]))
-        self.waiting = plan.n_parts[self.crossing]
+        self.crossing, self.waiting = plan.crossing()
         self.slot = np.full(len(self.crossing), -1)
         self.free = np.arange(self._most_at_once())
         self.patches = np.zeros((len(self.free), taps_y, taps_x * 3), dtype=np.uint8)
 
     def _index(self, block: int) -> NDArray[np.int64]:
         """Which of the crossing windows have a part in a block."""
-        return np.searchsorted(self.crossing, self.plan.parts.get(block, np.zeros(0, dtype=np.int64)))
+        return np.searchsorted(self.crossing, self.plan.parts.get(block, self.crossing[:0]))
 
     def _most_at_once(self) -> int:
         """How many windows wait at the same time, so that their patches are made once and never moved."""
@@ -103,11 +102,12 @@ class Border:
             from lemon_sc.crops.kernel import paste
         except ImportError:  # a node without numba, where a GPU cuts the crops
             paste = paste_plainly  # type: ignore[assignment]
-        paste(lines, top, left, self.plan.start[self.crossing[at]], self.slot[at], self.shape, self.patches)
+        start, _ = self.plan.windows(self.crossing[at])
+        paste(lines, top, left, start, self.slot[at], self.shape, self.patches)
         self.waiting[at] -= 1
         done = at[self.waiting[at] == 0]
         self.free = np.concatenate([self.free, self.slot[done]])
-        return self.crossing[done], self.patches[self.slot[done]]
+        return self.crossing[done].astype(np.int64), self.patches[self.slot[done]]
 
     def complete(self, block: int, pixels: NDArray[np.uint8]) -> list[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
         """`take`, and what the plan's `cut` makes of the windows that are complete: one batch, or none."""
@@ -119,4 +119,5 @@ class Border:
         taps_x, taps_y = self.plan.cut.taps
         tall = patches.reshape(-1, taps_x, 3)  # one patch under the other
         start = np.column_stack([np.zeros(len(index), dtype=np.int64), np.arange(len(index)) * taps_y])
-        return self.plan.cut(tall, start, self.plan.phase[index])
+        _, phase = self.plan.windows(index)
+        return self.plan.cut(tall, start, phase)

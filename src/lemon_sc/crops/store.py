@@ -148,14 +148,17 @@ def write_store(
     if path.exists():
         open_store(path)  # raises unless it is a crop store, so that nothing else is ever overwritten
     made = store_id(obs_name, xy, attrs)
-    names = "\n".join(map(str, obs_name)).encode()
     with writing(
         path,
         id=made,
         n=len(obs_name),
         fields={"crops": Field(dtype="uint8", shape=(size_px, size_px, 3)), "verdict": Field(dtype="uint8")},
         attrs={"schema": SCHEMA, **attrs},
-        fixed={"xy": np.asarray(xy, float), "rank": rank, "obs_name": np.frombuffer(names, dtype=np.uint8)},
+        fixed={
+            "obs_name": np.frombuffer("\n".join(map(str, obs_name)).encode(), dtype=np.uint8),
+            "rank": rank,
+            "xy": np.asarray(xy, float),
+        },
     ) as shards:
         todo = np.flatnonzero(shards.todo)
         if len(todo):

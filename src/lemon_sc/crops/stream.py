@@ -8,6 +8,7 @@ until its last block has come by, so memory is bounded by a few blocks, whatever
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from os import cpu_count
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,10 +21,12 @@ from lemon_sc.crops.resample import Resampler, resampler
 from lemon_sc.geometry.windows import plan_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import ThreadPoolExecutor
 
     from numpy.typing import NDArray
+
+    from lemon_sc.geometry.windows import Windows
 
     Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
 
@@ -38,6 +41,9 @@ BATCH_BYTES = 2 << 20
 
 BAND_ROWS = 64
 """Windows of a block are cut in bands of as many rows, so that px they share are still in the processor's cache."""
+
+PLANNED = 1 << 16
+"""Windows that are planned at once."""
 
 
 class Level(Protocol):
@@ -103,7 +109,7 @@ def blocks_of(level: Level, block_px: int) -> tuple[NDArray[np.int64], NDArray[n
     return block_edges(level.row_edges, tall), cols
 
 
-def grouped(keys: NDArray[np.int64], values: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+def grouped(keys: NDArray[np.int32], values: NDArray[np.int32]) -> dict[int, NDArray[np.int32]]:
     """Values by key, each group in the order of the values.
 
     Parameters
@@ -123,56 +129,36 @@ def grouped(keys: NDArray[np.int64], values: NDArray[np.int64]) -> dict[int, NDA
     return {int(keys[a]): group for a, group in zip(first, np.split(values, first[1:]), strict=True)}
 
 
-def cutting_order(
-    start: NDArray[np.int32], block: NDArray[np.int64], top: NDArray[np.int64], width: int
-) -> NDArray[np.int64]:
-    """Order of windows by block, band of `BAND_ROWS` rows, column, and position.
-
-    Parameters
-    ----------
-    start
-        First tap (x, y) of each window, (n, 2).
-    block, top
-        Its block, and the first row of that, (n,).
-    width
-        Of the level, px.
-
-    Returns
-    -------
-    int64 (n,).
-    """
-    band = (start[:, 1] - top) // BAND_ROWS
-    n, n_bands = max(len(start), 1), int(band.max(initial=0)) + 1
-    key = ((block * n_bands + band) * width + start[:, 0]) * n + np.arange(len(start))
-    return np.sort(key) % n  # one number per window: several times faster than sorting by four keys
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BlockPlan:
     """Which windows touch which block. Blocks are numbered row by row.
+
+    It is held while the image is read, so it says of each window no more than its number; where the window lies is
+    found when its block is due.
 
     Attributes
     ----------
     rows, cols
         Borders of the blocks.
-    start, phase, cut
-        First tap, int32 (n, 2), and sub-pixel phase, int16 (n, 2), of each window, (x, y), and what cuts them.
+    xy
+        Centres in level-0 px, (n, 2).
+    place
+        Gives the windows around centres.
+    cut
+        What cuts windows.
     whole
-        Windows that lie inside a block, by block, in the order in which they are cut.
+        Windows that lie inside a block, by block, ascending.
     parts
-        Windows of which a block holds a part, by block.
-    n_parts
-        In how many blocks each window lies, int32 (n,).
+        Windows of which a block holds a part, by block, ascending.
     """
 
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
-    start: NDArray[np.int32]
-    phase: NDArray[np.int16]
+    xy: NDArray[np.float64]
+    place: Callable[[NDArray[np.float64]], Windows]
     cut: Resampler
-    whole: dict[int, NDArray[np.int64]]
-    parts: dict[int, NDArray[np.int64]]
-    n_parts: NDArray[np.int32]
+    whole: dict[int, NDArray[np.int32]]
+    parts: dict[int, NDArray[np.int32]]
 
     @property
     def order(self) -> list[int]:
@@ -183,6 +169,58 @@ class BlockPlan:
         """(y0, y1, x0, x1) of a block."""
         r, c = divmod(block, len(self.cols) - 1)
         return int(self.rows[r]), int(self.rows[r + 1]), int(self.cols[c]), int(self.cols[c + 1])
+
+    def windows(self, index: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
+        """First tap, (n, 2), and sub-pixel phase, (n, 2), of windows, (x, y)."""
+        windows = self.place(self.xy[index])
+        return windows.start, windows.phase.astype(np.int16)
+
+    def inside(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]:
+        """Windows inside a block as they are cut, by band of `BAND_ROWS` rows and column, and their `windows`."""
+        index = self.whole.get(block, np.zeros(0, dtype=np.int32)).astype(np.int64)
+        start, phase = self.windows(index)
+        order = np.lexsort((start[:, 0], (start[:, 1] - self.bounds(block)[0]) // BAND_ROWS))
+        return index[order], start[order], phase[order]
+
+    def crossing(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Windows that do not lie inside a block, ascending, and of how many blocks each has a part."""
+        return np.unique(np.concatenate([np.zeros(0, np.int32), *self.parts.values()]), return_counts=True)
+
+
+def touched(
+    start: NDArray[np.int64], taps: tuple[int, int], rows: NDArray[np.int64], cols: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Blocks that hold pixels of windows. Beyond the image, the outermost pixels are repeated.
+
+    Parameters
+    ----------
+    start, taps
+        First tap (x, y) of each window, (n, 2), and how many it has along x and y.
+    rows, cols
+        Borders of the blocks.
+
+    Returns
+    -------
+    block
+        Which each window lies inside of, (n,); -1 for those that cross borders of blocks or of the image.
+    window, part
+        Of the latter, each pair of a window and a block that it touches.
+    """
+    height, width, n_cols = int(rows[-1]), int(cols[-1]), len(cols) - 1
+    end = start + np.array(taps)
+    first = np.clip(start, 0, [width - 1, height - 1])
+    last = np.clip(end - 1, 0, [width - 1, height - 1])
+    r0, r1 = (np.searchsorted(rows, e[:, 1], side="right") - 1 for e in (first, last))
+    c0, c1 = (np.searchsorted(cols, e[:, 0], side="right") - 1 for e in (first, last))
+    in_image = (start >= 0).all(axis=1) & (end <= [width, height]).all(axis=1)
+    block = np.where(in_image & (r0 == r1) & (c0 == c1), r0 * n_cols + c0, -1)
+    crossing = np.flatnonzero(block < 0)
+    wide = c1 - c0 + 1
+    n_parts = ((r1 - r0 + 1) * wide)[crossing]
+    window = np.repeat(crossing, n_parts)
+    nth = np.arange(len(window)) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts)
+    part = (r0[window] + nth // wide[window]) * n_cols + c0[window] + nth % wide[window]
+    return block, window, part
 
 
 def plan_blocks(
@@ -205,34 +243,25 @@ def plan_blocks(
     -------
     The level to read, and the plan.
     """
-    windows = plan_windows(xy, mpp=mpp, downsamples=image.downsamples, size_px=size_px, target_mpp=target_mpp)
-    level = image.levels[windows.level]
-    start = windows.start.astype(np.int32)  # kept for all windows while the image is read
-    height, width = level.shape
+    place = partial(plan_windows, mpp=mpp, downsamples=image.downsamples, size_px=size_px, target_mpp=target_mpp)
+    shared = place(xy[:0])
+    level = image.levels[shared.level]
     rows, cols = blocks_of(level, block_px)
-    end = start + np.array(windows.taps)
-    first = np.clip(start, 0, [width - 1, height - 1])
-    last = np.clip(end - 1, 0, [width - 1, height - 1])
-    r0, r1 = (np.searchsorted(rows, e[:, 1], side="right") - 1 for e in (first, last))
-    c0, c1 = (np.searchsorted(cols, e[:, 0], side="right") - 1 for e in (first, last))
-    in_image = (start >= 0).all(axis=1) & (end <= [width, height]).all(axis=1)
-    single = in_image & (r0 == r1) & (c0 == c1)
-    n_cols = len(cols) - 1
-    inside, crossing = np.flatnonzero(single), np.flatnonzero(~single)
-    inside = inside[cutting_order(start[inside], (r0 * n_cols + c0)[inside], rows[r0[inside]], width)]
-    n_parts = (r1 - r0 + 1) * (c1 - c0 + 1)
-    spread = np.repeat(crossing, n_parts[crossing])
-    nth = np.arange(len(spread)) - np.repeat(np.cumsum(n_parts[crossing]) - n_parts[crossing], n_parts[crossing])
-    wide = (c1 - c0 + 1)[spread]
+    block, crossing, parts = np.empty(len(xy), dtype=np.int32), [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for first in range(0, len(xy), PLANNED):
+        here = slice(first, first + PLANNED)
+        block[here], window, part = touched(place(xy[here]).start, shared.taps, rows, cols)
+        crossing.append((window + first).astype(np.int32))
+        parts.append(part.astype(np.int32))
+    inside = np.flatnonzero(block >= 0).astype(np.int32)
     plan = BlockPlan(
         rows=rows,
         cols=cols,
-        start=start,
-        phase=windows.phase.astype(np.int16),
-        cut=resampler(windows),
-        whole=grouped((r0 * n_cols + c0)[inside], inside),
-        parts=grouped((r0[spread] + nth // wide) * n_cols + c0[spread] + nth % wide, spread),
-        n_parts=n_parts.astype(np.int32),
+        xy=xy,
+        place=place,
+        cut=resampler(shared),
+        whole=grouped(block[inside], inside),
+        parts=grouped(np.concatenate(parts), np.concatenate(crossing)),
     )
     return level, plan
 
@@ -262,11 +291,11 @@ def reading_order(
     if not len(xy):
         return np.zeros(0, dtype=np.int64)
     _, plan = plan_blocks(image, xy, mpp=mpp, size_px=size_px, target_mpp=target_mpp, block_px=block_px)
-    none, left, order = np.zeros(0, dtype=np.int64), plan.n_parts.copy(), []
+    (crossing, left), order = plan.crossing(), []
     for block in plan.order:
-        crossing = plan.parts.get(block, none)
-        left[crossing] -= 1
-        order += [plan.whole.get(block, none), crossing[left[crossing] == 0]]
+        at = np.searchsorted(crossing, plan.parts.get(block, crossing[:0]))
+        left[at] -= 1
+        order += [plan.inside(block)[0], crossing[at[left[at] == 0]]]
     return np.concatenate(order)
 
 
@@ -292,11 +321,9 @@ def batches_of(
     ------
     Positions of the windows, and what the plan's `cut` makes of them.
     """
-    index = plan.whole.get(block)
-    if index is None:
-        return
+    index, start, phase = plan.inside(block)
     y0, _, x0, _ = plan.bounds(block)
-    start, phase = plan.start[index] - np.array([x0, y0]), plan.phase[index]
+    start -= np.array([x0, y0])
     size = max(BATCH_BYTES // (3 * plan.cut.size_px**2), 1)
     parts = [slice(first, first + size) for first in range(0, len(index), size)]
 
@@ -359,6 +386,7 @@ def run_plan(level: Level, plan: BlockPlan, *, workers: int) -> Iterator[Batch]:
     Positions of the windows, and what the plan's `cut` makes of them.
     """
     border = Border(plan, level.shape)
+    return_freed()  # what planning took
     with thread_pool(workers) as pool:
         decoded = in_order_on(pool, lambda block: level.read(*plan.bounds(block)), plan.order, ahead=workers - 1)
         for block in plan.order:

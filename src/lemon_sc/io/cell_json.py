@@ -23,13 +23,21 @@ CORNERS = 3
 """Fewer points are no outline."""
 
 
-def _outline(points: Any, *, entries: Entries) -> NDArray[np.float64] | None:
-    """Corners (m, 2), or None, and the reason in the entries' count."""
+def _add(
+    entries: Entries,
+    points: Any,
+    kind: Any,
+    score: Any,
+    *,
+    origin: NDArray[np.float64] | float = 0.0,
+    scale: float = 1.0,
+) -> None:
+    """Add a nucleus whose outline runs through `points`, px of a tile that begins at `origin`, or count it as none."""
     corners = np.asarray(points if points is not None else [], dtype=np.float64)
     if corners.ndim == 2 and corners.shape[1] == 2 and len(corners) >= CORNERS and np.isfinite(corners).all():
-        return corners
-    entries.left_out["outlines of fewer than 3 points"] += 1
-    return None
+        entries.add(shapely.Polygon((corners + HALF_PX + origin) * scale), kind, score)
+    else:
+        entries.left_out["outlines of fewer than 3 points"] += 1
 
 
 def read_cellvit(content: Mapping[str, Any], *, where: str) -> Entries:
@@ -56,11 +64,9 @@ def read_cellvit(content: Mapping[str, Any], *, where: str) -> Entries:
         if "contour" not in cell:
             fix = "Files of detections hold centres only: pass the `cells.json` of the same run."
             raise missing_key("contour", where=f"cells of '{where}'", have=cell, fix=fix)
-        corners = _outline(cell["contour"], entries=entries)
-        if corners is not None:
-            code = cell.get("type")
-            kind = None if code is None else names.get(str(code), str(code))
-            entries.add(shapely.Polygon(corners + HALF_PX), kind, cell.get("type_prob"))
+        code = cell.get("type")
+        kind = None if code is None else names.get(str(code), str(code))
+        _add(entries, cell["contour"], kind, cell.get("type_prob"))
     return entries
 
 
@@ -117,8 +123,6 @@ def read_histoplus(content: Mapping[str, Any], *, shape: tuple[int, int], overla
         origin = at * (side - 2 * overlap) - overlap * (at > 0)
         scale = 2.0 ** (last - int(tile["level"]))
         for mask in tile.get("masks", []):
-            corners = _outline(mask.get("coordinates"), entries=entries)
-            if corners is not None:
-                placed = (corners + HALF_PX + origin) * scale
-                entries.add(shapely.Polygon(placed), mask.get("cell_type"), mask.get("confidence"))
+            said = mask.get("cell_type"), mask.get("confidence")
+            _add(entries, mask.get("coordinates"), *said, origin=origin, scale=scale)
     return entries

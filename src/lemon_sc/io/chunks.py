@@ -17,7 +17,7 @@ import numpy as np
 from numcodecs.checksum32 import CRC32C
 from zarr.codecs import ShardingCodec
 from zarr.core.metadata.v2 import ArrayV2Metadata
-from zarr.storage import LocalStore
+from zarr.storage import FsspecStore, LocalStore
 
 from lemon_sc.io.pixels import Box, Pixels, put_planes
 
@@ -118,12 +118,20 @@ class ChunkFiles:
             return file.read(length)
 
 
+def _local_root(store: Any) -> Path | None:
+    """Folder of a store on this machine; `dask.array.from_zarr` of a path opens one by way of fsspec."""
+    if isinstance(store, LocalStore):
+        return Path(store.root)
+    is_local = isinstance(store, FsspecStore) and "file" in store.fs.protocol
+    return Path(store.path) if is_local else None
+
+
 def _chunk_files(array: zarr.Array) -> ChunkFiles | None:
     """The files of an array, if they can be read without zarr; else None."""
-    store, metadata = array.store_path.store, array.metadata
-    if not isinstance(store, LocalStore) or array.dtype != np.uint8:
+    root, metadata = _local_root(array.store_path.store), array.metadata
+    if root is None or array.dtype != np.uint8:
         return None
-    folder = Path(store.root) / array.store_path.path
+    folder = root / array.store_path.path
     if isinstance(metadata, ArrayV2Metadata):
         if metadata.filters or metadata.order != "C":
             return None

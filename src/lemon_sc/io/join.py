@@ -13,6 +13,7 @@ from lemon_sc.io.cells import cells_at
 from lemon_sc.io.ids import ATTRS, CELL_ID, IN_PLACE, INDEX, NO_ID, as_text, repeated, rows_of, share_in_place, without
 from lemon_sc.io.pairings import advice, shape_columns, show, table_sides, try_pairings
 from lemon_sc.io.sides import Element, Sides, cell_places, declared, sides_of
+from lemon_sc.io.words import WORDS
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from lemon_sc.io.elements import Kind
     from lemon_sc.io.sides import Labels
+    from lemon_sc.io.words import Noun, Words
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,10 +145,11 @@ def _nothing_matches(adata: ad.AnnData, nuclei: Element, sides: Sides, tried: pd
     table_key = next((key for key, table in nuclei.sdata.tables.items() if table is adata), "table")
     ids = sides.table_ids[sides.table_ids != NO_ID]
     reason = "" if ATTRS in adata.uns else " The table annotates no element (it has no `spatialdata_attrs`)."
-    what = advice(tried, name=nuclei.key, table_key=table_key, adata=adata, used=(sides.left, sides.right))
+    used = (sides.left, sides.right)
+    what = advice(tried, name=nuclei.key, table_key=table_key, adata=adata, used=used, noun=nuclei.noun)
     return (
-        f"No nucleus of {nuclei.key!r} belongs to a row of the table: joined {_by(nuclei, sides)}, for instance "
-        f"{listing(sides.ids, most=3)} against {listing(ids, most=3)}.{reason} {what}"
+        f"No {WORDS[nuclei.noun].one} of {nuclei.key!r} belongs to a row of the table: joined {_by(nuclei, sides)}, "
+        f"for instance {listing(sides.ids, most=3)} against {listing(ids, most=3)}.{reason} {what}"
     )
 
 
@@ -155,11 +158,11 @@ def _by(nuclei: Element, sides: Sides) -> str:
     return f"{nuclei.key}.{sides.left} = table.{sides.right}{where}"
 
 
-def _repeats(sides: Sides, twice: pd.Index) -> str:
+def _repeats(sides: Sides, twice: pd.Index, words: Words) -> str:
     return (
-        f"`table.{sides.right}` names {len(twice)} cells more than once ({listing(twice, most=3)}); ids must be "
+        f"`table.{sides.right}` names {len(twice)} {words.rows} more than once ({listing(twice, most=3)}); ids must be "
         "unique. If the table holds several slides whose ids repeat, give each a table of its own, or let "
-        "the table annotate the nuclei."
+        f"the table annotate the {words.many}."
     )
 
 
@@ -185,7 +188,7 @@ def attempt_join(adata: ad.AnnData, nuclei: Element) -> Attempt:
     )
     twice = repeated(sides.table_ids)
     if len(twice):
-        return Attempt(join=nothing, sides=sides, problem=_repeats(sides, twice))
+        return Attempt(join=nothing, sides=sides, problem=_repeats(sides, twice, WORDS[nuclei.noun]))
     row = rows_of(sides.ids, sides.table_ids)
     matched = bool((row >= 0).any())
     elsewhere = matched and sides.only_numbers and share_in_place(nuclei.xy(), row, cell_places(adata)) < IN_PLACE
@@ -208,6 +211,7 @@ def join_nuclei(
     kind: Kind,
     shapes_key: str,
     labels: Labels | None = None,
+    noun: Noun = "nuclei",
 ) -> Join:
     """Join nuclei to the rows of a table.
 
@@ -225,6 +229,8 @@ def join_nuclei(
         The element, what it is, and its name.
     labels
         What a label image holds; None for other elements.
+    noun
+        What messages call them.
 
     Returns
     -------
@@ -235,8 +241,8 @@ def join_nuclei(
     ValueError
         If an id stands twice in the table, or no id of the nuclei is in it.
     """
-    element = Element(sdata=sdata, element=nuclei, kind=kind, key=shapes_key, labels=labels)
+    element = Element(sdata=sdata, element=nuclei, kind=kind, key=shapes_key, labels=labels, noun=noun)
     attempt = attempt_join(adata, element)
     if attempt.problem:
-        raise ValueError(attempt.problem + ("" if attempt.tried is None else f"\n{show(attempt.tried)}"))
+        raise ValueError(attempt.problem + ("" if attempt.tried is None else f"\n{show(attempt.tried, noun=noun)}"))
     return attempt.join

@@ -55,6 +55,12 @@ class Outlined:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        msg = f"There is no file '{path}'."
+        raise FileNotFoundError(msg)
+
+
 def read_json(path: Path) -> Any:
     """Content of a JSON file, gzipped or not.
 
@@ -74,9 +80,7 @@ def read_json(path: Path) -> Any:
     ValueError
         If it is no JSON.
     """
-    if not path.is_file():
-        msg = f"There is no file '{path}'."
-        raise FileNotFoundError(msg)
+    _check_file(path)
     raw = path.read_bytes()
     try:
         return json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
@@ -102,9 +106,7 @@ def read_label_file(path: Path) -> NDArray[Any]:
     FileNotFoundError
         If there is no such file.
     """
-    if not path.is_file():
-        msg = f"There is no file '{path}'."
-        raise FileNotFoundError(msg)
+    _check_file(path)
     if path.suffix.lower() == ".npy":
         return np.asarray(np.load(path, allow_pickle=False))
     if path.suffix.lower() == ".png":

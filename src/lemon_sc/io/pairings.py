@@ -19,12 +19,15 @@ from lemon_sc.io.ids import (
     rows_of,
     share_in_place,
 )
+from lemon_sc.io.words import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import anndata as ad
     from numpy.typing import NDArray
+
+    from lemon_sc.io.words import Noun
 
 GEOMETRY = frozenset({"geometry", "radius"})
 MOST_SHOWN = 8
@@ -102,27 +105,39 @@ def try_pairings(
     return tried.iloc[order].reset_index(drop=True)
 
 
-def show(tried: pd.DataFrame) -> str:
+def show(tried: pd.DataFrame, *, noun: Noun = "nuclei") -> str:
     """The pairings as text, with what the numbers are; shortened.
 
     Parameters
     ----------
     tried
         As `try_pairings` returns it.
+    noun
+        What was joined.
 
     Returns
     -------
     Some lines of text.
     """
-    table = tried.head(MOST_SHOWN).round({"in_place": 2}).to_string(index=False, na_rep="")
+    words = WORDS[noun]
+    names = {"nuclei": words.many, "n_nuclei": f"n_{words.many}", "n_cells": f"n_{words.rows}"}
+    table = tried.rename(columns=names).head(MOST_SHOWN).round({"in_place": 2}).to_string(index=False, na_rep="")
     more = f"\n(and {len(tried) - MOST_SHOWN} more)" if len(tried) > MOST_SHOWN else ""
     return (
-        "Pairings of ids (n_nuclei, n_cells: matched; in_place: share of these nuclei that lie closest to their own "
-        f"cell):\n{table}{more}"
+        f"Pairings of ids (n_{words.many}, n_{words.rows}: matched; in_place: share of these {words.many} that lie "
+        f"closest to their own {words.row}):\n{table}{more}"
     )
 
 
-def advice(tried: pd.DataFrame, *, name: str, table_key: str, adata: ad.AnnData, used: tuple[str, str]) -> str:
+def advice(
+    tried: pd.DataFrame,
+    *,
+    name: str,
+    table_key: str,
+    adata: ad.AnnData,
+    used: tuple[str, str],
+    noun: Noun = "nuclei",
+) -> str:
     """What to set so that the best of the pairings is used, or what is missing if there is none.
 
     Parameters
@@ -135,27 +150,31 @@ def advice(tried: pd.DataFrame, *, name: str, table_key: str, adata: ad.AnnData,
         The table.
     used
         The columns that were joined, of nuclei and table.
+    noun
+        What was joined.
 
     Returns
     -------
     One or two sentences.
     """
+    words = WORDS[noun]
     matching = tried[tried["n_nuclei"] > 0]
     good = matching[~(matching["in_place"] < IN_PLACE)]
     if not len(good):
-        coincide = "Numbers coincide, but nuclei and cells of the same number lie apart. " if len(matching) else ""
+        apart = f"Numbers coincide, but {words.many} and {words.rows} of the same number lie apart. "
         return (
-            f"{coincide}Give the nuclei a `cell_id` column with the ids of their cells, or the table the right "
-            "`region` and `instance_key`."
+            f"{apart if len(matching) else ''}Give the {words.many} a `cell_id` column with the ids of their "
+            f"{words.rows}, or the table the right `region` and `instance_key`."
         )
     best = good.iloc[0]
     left, right = best["nuclei"].removeprefix(f"{name}."), best["table"].removeprefix("table.")
     doubt = ""
     if np.isnan(best["in_place"]):
-        doubt = " These may be numbers that coincide by chance: be sure that they mean the same cells."
+        doubt = f" These may be numbers that coincide by chance: be sure that they mean the same {words.rows}."
+    code = fix(left, right, name=name, table_key=table_key, adata=adata, used=used)
     return (
-        f"{best['nuclei']} = {best['table']} would match {best['n_nuclei']} nuclei of {best['n_cells']} cells. To use "
-        f"it, run `{fix(left, right, name=name, table_key=table_key, adata=adata, used=used)}`.{doubt}"
+        f"{best['nuclei']} = {best['table']} would match {best['n_nuclei']} {words.many} of {best['n_cells']} "
+        f"{words.rows}. To use it, run `{code}`.{doubt}"
     )
 
 

@@ -24,6 +24,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from lemon_sc._core.log import logger
+from lemon_sc._core.memory import return_freed
 from lemon_sc.io.durable import disk, hidden, locked, swap, sync
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 SHARD = 4096
 """Rows of a shard: what a crash costs at most, and one file per field."""
-SHARD_BYTES = 64 << 20
-"""Rows are gathered in memory until a shard is full: large ones, as patches of 224 px, make smaller shards."""
+SHARD_BYTES = 8 << 20
+"""Rows are gathered in memory until a shard is full, and zarr copies them a few times: large rows make small shards."""
 CHUNK = 256
 """Rows that are decoded at once when single rows are read."""
 DIGESTS = "shards"
@@ -204,6 +205,7 @@ class Shards:
             journal.flush()
             os.fsync(journal.fileno())
         self.digests[k] = found
+        return_freed()  # what the codecs took
 
     def close(self) -> None:
         """Let the writing thread finish what it was given."""
@@ -302,6 +304,7 @@ def writing(
     with locked(path):
         with disk(path):
             shards = _open_or_create(path, id=id, n=n, fields=fields, attrs=attrs, fixed=fixed, shard=shard)
+            del fixed  # written by now; what was made for this alone need not be kept for hours
             bad = shards.verify()
         if bad:
             logger.warning("%d shards of '%s' are damaged and are made again", len(bad), path)
@@ -341,8 +344,9 @@ def _open_or_create(
         _create(work, id=id, n=n, shard=shard, fields=fields, attrs=attrs, fixed=fixed)
     work.mkdir(exist_ok=True)
     group, journal = path if whole else work / "group", work / JOURNAL
-    noted: Any = zarr.open_group(group, mode="r").attrs.get(DIGESTS, {})
-    digests = {int(k): d for k, d in noted.items()} | _read_journal(journal)
+    noted: Any = zarr.open_group(group, mode="r").attrs
+    digests = {int(k): d for k, d in noted.get(DIGESTS, {}).items()} | _read_journal(journal)
+    shard = int(noted["rows_per_shard"])  # of what is there, whatever a new one would have
     return Shards(path, group=group, n=n, shard=shard, fields=fields, digests=digests, journal=journal)
 
 

@@ -15,6 +15,7 @@ from lemon_sc.geometry.affine import invert, transform
 from lemon_sc.geometry.outlines import outline_centres
 from lemon_sc.io.ids import ATTRS, CELL_ID, INDEX, OBS_NAMES, as_text, without
 from lemon_sc.io.mpp import to_system
+from lemon_sc.io.words import WORDS
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from lemon_sc.geometry.affine import Affine
     from lemon_sc.io.elements import Kind
+    from lemon_sc.io.words import Noun
 
 SAME_PLACE = 0.9
 """Share of labels whose centre must lie in the outline of the same number, for the two to number the same nuclei."""
@@ -81,13 +83,14 @@ class Sides:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Element:
-    """The nuclei to be joined: their object, the element in it, what it is, its name, and labels if it has any."""
+    """What is joined: its object, the element in it, its kind and name, its labels if it has any, and what it holds."""
 
     sdata: sd.SpatialData
     element: Any
     kind: Kind
     key: str
     labels: Labels | None
+    noun: Noun = "nuclei"
 
     def xy(self) -> NDArray[np.float64]:
         """Centres in the element's own coordinates, (n, 2)."""
@@ -155,9 +158,8 @@ def _nucleus_ids(nuclei: Element) -> tuple[Any, Any]:
     cells = element[CELL_ID] if CELL_ID in element.columns else None
     if nuclei.kind == "points":
         if cells is None:
-            raise missing_key(
-                CELL_ID, where="points", have=element.columns, fix="It must name the cell of each centroid."
-            )
+            fix = f"It must name the {WORDS[nuclei.noun].row} of each centroid."
+            raise missing_key(CELL_ID, where="points", have=element.columns, fix=fix)
         return element.index.compute(), cells.compute()
     return element.index, cells
 

@@ -6,7 +6,7 @@ What needs neighbours or torch loads on first use.
 from __future__ import annotations
 
 from lemon_sc._core.lazy import lazy
-from lemon_sc.metrics.classification import ClassificationScores, classification
+from lemon_sc.metrics.classification import ClassificationScores, classification, classification_intervals
 from lemon_sc.metrics.clustering import GroupClustering, group_clustering
 from lemon_sc.metrics.decomposition import DecompositionScores, decomposition
 from lemon_sc.metrics.matching import Matches, match_centroids, match_nuclei
@@ -48,6 +48,7 @@ __all__ = [
     "TypedPanopticQuality",
     "bootstrap",
     "classification",
+    "classification_intervals",
     "decomposition",
     "detection",
     "group_clustering",

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
 from lemon_sc._core.errors import bad_value, one_of
+from lemon_sc._core.rng import RNG, as_generator
+from lemon_sc.metrics.uncertainty import Interval, check_draws, percentile_interval, rows_of_units
+from lemon_sc.metrics.weighted import weighted_scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 METRICS = ("auc", "aupr", "balanced_accuracy", "f1_macro", "f1_weighted")
 """The five numbers, in the order in which they are reported."""
+
+_AT_ONCE = 50  # draws, each a row of as many numbers as there are cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,8 @@ def classification(
     Raises
     ------
     ValueError
-        If shapes do not fit, there is no cell, the truth holds another name, or `pos_label` is no class.
+        If shapes do not fit, there is no cell, values are not finite, the truth holds another name, or `pos_label` is
+        no class.
 
     Examples
     --------
@@ -89,29 +94,83 @@ def classification(
     names, score = [str(c) for c in classes], np.asarray(probability, dtype=np.float64)
     code = _codes(truth, names, score)
     positive = None if pos_label is None else names.index(one_of("pos_label", str(pos_label), names))
-    labels = np.arange(len(names))
-    n = np.bincount(code, minlength=len(names))
-    _, recall, f1, _ = precision_recall_fscore_support(code, score.argmax(axis=1), labels=labels, zero_division=0)
-    present = n > 0
-    recall, f1 = np.where(present, recall, np.nan), np.where(present, f1, np.nan)
-    is_class = code[:, None] == labels
-    curves = np.flatnonzero(present & (n < len(code)))  # both the class and the rest are there
-    auc, aupr = np.full(len(names), np.nan), np.full(len(names), np.nan)
-    for k in curves:
-        auc[k] = roc_auc_score(is_class[:, k], score[:, k])
-        aupr[k] = average_precision_score(is_class[:, k], score[:, k])
+    made = weighted_scores(code, score, np.ones((1, len(code))))
     return ClassificationScores(
-        auc=_mean(auc) if positive is None else float(auc[positive]),
-        aupr=_mean(aupr) if positive is None else float(aupr[positive]),
-        balanced_accuracy=_mean(recall),
-        f1_macro=_mean(f1),
-        f1_weighted=float(np.average(f1[present], weights=n[present])),
-        n=n,
-        class_auc=auc,
-        class_aupr=aupr,
-        class_recall=recall,
-        class_f1=f1,
+        **dict(zip(METRICS, made.averaged(positive)[0].tolist(), strict=True)),
+        n=made.n[0].astype(np.intp),
+        class_auc=made.auc[0],
+        class_aupr=made.aupr[0],
+        class_recall=made.recall[0],
+        class_f1=made.f1[0],
     )
+
+
+def classification_intervals(
+    truth: ArrayLike,
+    probability: ArrayLike,
+    *,
+    classes: Sequence[str],
+    units: ArrayLike | None = None,
+    pos_label: str | None = None,
+    n_draws: int = 1000,
+    level: float = 0.95,
+    rng: RNG = 0,
+) -> dict[str, Interval]:
+    """Percentile bootstrap intervals of all scores of `classification`, from the same draws.
+
+    Units are drawn with replacement, each with all of its cells, as by `bootstrap`, in a fraction of its time: cells
+    are sorted by their probability once.
+
+    Parameters
+    ----------
+    truth, probability, classes, pos_label
+        As for `classification`; of cells that the classifier has not seen.
+    units
+        (N,) what each cell belongs to and what is drawn: its slide or patient. ``None`` draws cells, which is right
+        only where they are independent.
+    n_draws
+        Number of draws.
+    level
+        Share of the draws that the interval holds.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    `Interval` by name of the score: ``auc``, ``aupr``, ``balanced_accuracy``, ``f1_macro``, ``f1_weighted``.
+
+    Raises
+    ------
+    ValueError
+        As by `classification` and `bootstrap`.
+
+    Examples
+    --------
+    >>> import lemon_sc as lm
+    >>> truth, p = ["a", "b", "b", "a"] * 9, [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.8, 0.2]] * 9
+    >>> made = lm.metrics.classification_intervals(truth, p, classes=["a", "b"])["balanced_accuracy"]
+    >>> made.value, made.low < made.value < made.high
+    (0.75, True)
+    """
+    names, score = [str(c) for c in classes], np.asarray(probability, dtype=np.float64)
+    code = _codes(truth, names, score)
+    positive = None if pos_label is None else names.index(one_of("pos_label", str(pos_label), names))
+    rows_of = rows_of_units(units, len(code))
+    check_draws(n_draws, level)
+    unit, draw = np.empty(len(code), dtype=np.intp), as_generator(rng)
+    for u, rows in enumerate(rows_of):
+        unit[rows] = u
+    value = weighted_scores(code, score, np.ones((1, len(code)))).averaged(positive)[0]
+    draws = []
+    for first in range(0, n_draws, _AT_ONCE):
+        size = min(_AT_ONCE, n_draws - first)
+        times = draw.multinomial(len(rows_of), np.full(len(rows_of), 1 / len(rows_of)), size=size)
+        draws.append(weighted_scores(code, score, times[:, unit].astype(np.float64)).averaged(positive))
+    made = np.concatenate(draws)
+    return {
+        name: percentile_interval(float(value[m]), made[:, m], level=level, n_units=len(rows_of))
+        for m, name in enumerate(METRICS)
+    }
 
 
 def _codes(truth: ArrayLike, names: list[str], score: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -125,13 +184,10 @@ def _codes(truth: ArrayLike, names: list[str], score: NDArray[np.float64]) -> ND
             f"got shapes {truth.shape} and {score.shape}."
         )
         raise ValueError(msg)
+    if not np.isfinite(score).all():
+        got = f"{int((~np.isfinite(score).all(axis=1)).sum())} rows that are not"
+        raise bad_value("probability", must="be finite", got=got, fix="Leave out cells without a prediction.")
     place = {name: k for k, name in enumerate(names)}
     if unknown := sorted(set(truth.tolist()) - set(names)):
         raise bad_value("truth", must=f"hold only the classes {names[:12]}", got=unknown[:12])
     return np.array([place[name] for name in truth.tolist()], dtype=np.intp)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    """Mean of the numbers that are there; NaN if none is."""
-    there = values[np.isfinite(values)]
-    return float(there.mean()) if len(there) else float("nan")

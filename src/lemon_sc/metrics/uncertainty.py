@@ -120,18 +120,34 @@ def bootstrap(
     (0.734, True)
     """
     arrays = _arrays(data if isinstance(data, tuple) else (data,))
-    rows_of = _units(units, len(arrays[0]))
-    _check(n_draws, level)
+    rows_of = rows_of_units(units, len(arrays[0]))
+    check_draws(n_draws, level)
     draws = np.array([score(*(a[rows] for a in arrays)) for rows in _drawn(rows_of, n_draws, as_generator(rng))])
+    return percentile_interval(float(score(*arrays)), draws, level=level, n_units=len(rows_of))
+
+
+def percentile_interval(value: float, draws: Array, *, level: float, n_units: int) -> Interval:
+    """Interval between percentiles of a score on drawn units.
+
+    Parameters
+    ----------
+    value
+        Score on all units.
+    draws
+        Score of each draw; NaN where it has none.
+    level
+        Share of the draws inside.
+    n_units
+        Units that were drawn from.
+
+    Returns
+    -------
+    `Interval`.
+    """
     low, high = _ends(draws, level)
+    missing = int((~np.isfinite(draws)).sum())
     return Interval(
-        value=float(score(*arrays)),
-        low=low,
-        high=high,
-        level=level,
-        n_units=len(rows_of),
-        n_draws=n_draws,
-        n_undefined=int((~np.isfinite(draws)).sum()),
+        value=value, low=low, high=high, level=level, n_units=n_units, n_draws=len(draws), n_undefined=missing
     )
 
 
@@ -187,8 +203,8 @@ def paired_test(
     (0.088, 0.0625)
     """
     a, b, *given = _pair(first, second, *(() if truth is None else (truth,)))
-    rows_of = _units(units, len(a))
-    _check(n_draws, level)
+    rows_of = rows_of_units(units, len(a))
+    check_draws(n_draws, level)
     draw_rng, swap_rng = spawn(rng, 2)
 
     def difference(x: NDArray[Any], y: NDArray[Any], rows: Rows) -> float:
@@ -256,8 +272,8 @@ def paired_bootstrap(
         If lengths differ, or there are fewer than two units or one draw.
     """
     a, b = _pair(first, second)
-    rows_of = _units(units, len(a))
-    _check(n_draws)
+    rows_of = rows_of_units(units, len(a))
+    check_draws(n_draws)
     gaps = [score(b[rows]) - score(a[rows]) for rows in _drawn(rows_of, n_draws, as_generator(rng))]
     gap = np.array(gaps)[np.isfinite(gaps)]
     if not len(gap):
@@ -282,8 +298,25 @@ def _pair(first: ArrayLike, second: ArrayLike, *given: ArrayLike) -> list[NDArra
     return arrays
 
 
-def _units(units: ArrayLike | None, n: int) -> list[Rows]:
-    """Rows of each unit."""
+def rows_of_units(units: ArrayLike | None, n: int) -> list[Rows]:
+    """Rows of each unit.
+
+    Parameters
+    ----------
+    units
+        (n,) what each row belongs to; ``None``: each to itself.
+    n
+        Number of rows.
+
+    Returns
+    -------
+    Row indices, unit by unit.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or there are fewer than two units.
+    """
     labels = np.arange(n) if units is None else np.asarray(units)
     if labels.shape != (n,):
         raise bad_value("units", must=f"have one label for each of the {n} rows", got=f"shape {labels.shape}")
@@ -296,7 +329,19 @@ def _units(units: ArrayLike | None, n: int) -> list[Rows]:
     return np.split(order, np.cumsum(np.bincount(code))[:-1])
 
 
-def _check(n_draws: int, level: float | None = None) -> None:
+def check_draws(n_draws: int, level: float | None = None) -> None:
+    """Raise unless there is a draw, and the level is a share.
+
+    Parameters
+    ----------
+    n_draws, level
+        As for `bootstrap`.
+
+    Raises
+    ------
+    ValueError
+        If one is out of range.
+    """
     if isinstance(n_draws, bool) or not isinstance(n_draws, int | np.integer) or n_draws < 1:
         raise bad_value("n_draws", must="be an int >= 1", got=n_draws)
     if level is not None and not 0 < level < 1:

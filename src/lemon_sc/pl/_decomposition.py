@@ -14,6 +14,7 @@ from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import bad_value, listing, missing_key, one_of
 from lemon_sc._core.record import read_record
+from lemon_sc._core.table import as_table
 from lemon_sc.pl._base import bare, new_figure, note, styled
 from lemon_sc.pl._colors import MISSING
 
@@ -47,7 +48,7 @@ def decomposition(
 
     Parameters
     ----------
-    %(adata)s
+    %(spots)s
     key
         The ``key_added`` of `lm.tl.decompose`.
     types
@@ -67,6 +68,7 @@ def decomposition(
     ValueError
         There is no such slide, none of its spots is in the table, or the deconvolution has lost cell types.
     """
+    adata = as_table(adata)
     record = read_record(adata, keys.DECOMPOSE, key=key, fix="Run `lm.tl.decompose` first.")
     if SPATIAL not in adata.obsm:
         raise missing_key(SPATIAL, where="adata.obsm", have=adata.obsm, fix="A map needs the centres of the spots.")

@@ -12,6 +12,7 @@ from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import missing_key
 from lemon_sc._core.record import warn_if_stale
+from lemon_sc._core.table import as_table
 from lemon_sc.pl._base import axes_or_new, gene_axis, note, positive, styled
 from lemon_sc.pl._colors import OKABE_ITO
 
@@ -110,6 +111,7 @@ def morans_i(adata: AnnData, *, key: str = keys.MORAN, n_top: int = 20, ax: Axes
     ValueError
         It is no table of Moran's I, or has no value.
     """
+    adata = as_table(adata)
     table = moran_table(adata, key)
     warn_if_stale(adata, keys.MORAN, key)
     made = adata.uns.get(keys.UNS, {}).get(keys.MORAN, {}).get(key, {})

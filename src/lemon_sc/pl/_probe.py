@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.record import read_record
+from lemon_sc._core.table import as_table
 from lemon_sc.pl._base import GREY, axes_or_new, gene_axis, note, positive, styled
 from lemon_sc.pl._colors import OKABE_ITO
 
@@ -130,6 +131,7 @@ def probe(adata: AnnData, *, key: str = "probe", n_top: int = 30, ax: Axes | Non
     ValueError
         No gene or class has a score.
     """
+    adata = as_table(adata)
     record = read_record(adata, keys.PROBE, key=key, fix="Run `lm.tl.probe` first.")
     shown = probe_rows(record, n_top=positive("n_top", n_top))
     names = [str(name) for name in shown.summary.index]

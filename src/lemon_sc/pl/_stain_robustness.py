@@ -9,6 +9,7 @@ import numpy as np
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
 from lemon_sc._core.record import read_record
+from lemon_sc._core.table import as_table
 from lemon_sc.pl._base import GREY, new_figure, note, styled
 from lemon_sc.pl._colors import OKABE_ITO
 
@@ -47,6 +48,7 @@ def stain_robustness(adata: AnnData, *, key: str = keys.STAIN_ROBUSTNESS) -> Fig
     MissingKeyError
         `lm.tl.stain_robustness` has not been run under this key.
     """
+    adata = as_table(adata)
     record = read_record(adata, keys.STAIN_ROBUSTNESS, key=key, fix="Run `lm.tl.stain_robustness` first.")
     table = record["references"]
     names = [str(name) for name in table.index]

@@ -42,7 +42,9 @@ def add_image(
 
     Parameters
     ----------
-    %(sdata)s
+    sdata
+        SpatialData to add it to, as `spatialdata_io.xenium` reads a Xenium run; ``spatialdata.SpatialData()`` where
+        there is nothing but an H&E.
     image
         Path of an OME-TIFF (or other tiled TIFF, or SVS), path of an OME-Zarr image, or an array, uint8, (h, w, 3) or
         (3, h, w): numpy, dask or zarr.

@@ -60,12 +60,10 @@ def add_nuclei(
         are in px of the image's finest level.
     %(image_key)s
     %(key_added)s
-    mpp
-        um per image px, one number or (x, y), where neither the image's file nor elements in um say it.
+    %(image_mpp)s
     tile_overlap
         Px by which the tiles of a HistoPLUS run overlap on each side; not used for other files.
-    overwrite
-        Whether nuclei of an earlier run under this name may be replaced.
+    %(overwrite)s
 
     Returns
     -------

@@ -15,6 +15,7 @@ from lemon_sc._objects.candidates import collect
 from lemon_sc._objects.choose import check_somewhere, choose, nuclei_to_cut
 from lemon_sc._objects.nuclei import cut
 from lemon_sc._objects.stores import extraction_digest
+from lemon_sc._objects.unit_sizes import warn_if_sizes_differ
 from lemon_sc._objects.units import annotated
 from lemon_sc.crops.qc import PATCH_PX, judge_patches
 from lemon_sc.geometry.windows import check_mpp
@@ -73,7 +74,8 @@ def extract_patches(
         Side of a patch in um, and um per px of the patch: 112 and 0.5 make 224 px.
     mpp
         um per image px, one number or (x, y), where the transformations cannot tell: units given in px of the image,
-        as `spatialdata_io.visium` reads them.
+        as `spatialdata_io.visium` reads them. A warning says if the size of the units, their distance on Visium's
+        array, or the table's ``scalefactors`` contradict it.
 
     Returns
     -------
@@ -117,6 +119,8 @@ def extract_patches(
     shapes_key = annotated(adata, table_key) if shapes_key is None else shapes_key
     scene = resolve(sdata, image_key=image_key, shapes_key=shapes_key, mpp=mpp)
     candidates = collect(sdata, adata, scene, shapes_key=shapes_key, noun="units")
+    if mpp is not None:
+        warn_if_sizes_differ(adata, scene, candidates, shapes_key=shapes_key)
     found = choose(candidates, n_obs=adata.n_obs, scene=scene, size_px=size_px, target_mpp=target_mpp)
     check_somewhere(found, scene, shapes_key, noun="units")
     nuclei = nuclei_to_cut(found, candidates)

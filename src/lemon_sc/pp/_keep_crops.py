@@ -67,7 +67,7 @@ def keep_crops(
     nuclei = in_reading_order(scene, nuclei, size_px=record["size_px"], target_mpp=record["target_mpp"])
 
     def missing(todo: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
-        part = nuclei.take(todo)
+        part = nuclei if len(todo) == len(nuclei) else nuclei.take(todo)  # no copy of all
         for at, crops in watched(scene, part, qc, record):
             yield at, {"crops": crops, "verdict": verdict_codes(qc[part.row[at]])}
 

@@ -36,6 +36,7 @@ def rechunk(sdata: sd.SpatialData, *, path: str | os.PathLike[str], image_key: s
     Parameters
     ----------
     %(sdata)s
+        Nuclei and table are not needed.
     path
         Folder to write, by custom ``*.ome.zarr``. It must not exist, and appears only when it is whole.
     %(image_key)s

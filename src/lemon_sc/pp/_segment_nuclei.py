@@ -57,16 +57,15 @@ def segment_nuclei(
         no types. A name or the path of a weight file; ``"cellpose"``, ``"instanseg"`` or ``"stardist"`` where those
         packages are installed; or what `lm.seg.load` returned.
     %(key_added)s
-    mpp
-        um per image px, one number or (x, y), where neither the image's file nor elements in um say it.
+    %(image_mpp)s
     min_tissue
         Share of a tile that has to be tissue for it to be looked at. 0 looks at every tile: for sparse or very pale
         tissue.
     tile_px
         Side of the tiles in px of the model, at least what it was trained on; None takes 784.
-    %(device)s
-    overwrite
-        Whether nuclei of an earlier run under this name may be replaced.
+    device
+        ``"auto"`` (the first CUDA device, else MPS, else CPU) or a name such as ``"cuda:1"``.
+    %(overwrite)s
 
     Returns
     -------

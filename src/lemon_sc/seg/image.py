@@ -8,7 +8,6 @@ import numpy as np
 import shapely
 from skimage.draw import polygon as polygon_px
 
-from lemon_sc._core.docs import doc
 from lemon_sc._core.errors import bad_value
 from lemon_sc.io.image import array_image
 from lemon_sc.seg.finders import resolve_finder
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from lemon_sc.seg.segmenter import Segmenter
 
 
-@doc
 def segment_image(
     image: NDArray[np.uint8],
     *,
@@ -46,7 +44,8 @@ def segment_image(
         ``None``: the segmenter that ships with the package, else ``"haematoxylin"``, which needs no weights and tells
         no types. A name or the path of a weight file; ``"cellpose"``, ``"instanseg"`` or ``"stardist"`` where those
         packages are installed; or what `lm.seg.load` returned.
-    %(device)s
+    device
+        ``"auto"`` (the first CUDA device, else MPS, else CPU) or a name such as ``"cuda:1"``.
 
     Returns
     -------

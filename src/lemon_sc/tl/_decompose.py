@@ -74,7 +74,7 @@ def decompose(
 
     Parameters
     ----------
-    %(adata)s
+    %(spots)s
     groups
         Column of ``adata.obs`` with the patient. A column with the cohort predicts each cohort from the others; give
         the patient as `slides` then. A group without any composition is predicted, too.

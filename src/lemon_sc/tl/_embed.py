@@ -33,10 +33,11 @@ def embed(
     mask: str | None = None,
     store: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Embed the nucleus of every cell.
+    """Embed the nucleus of every cell, or the patch of every spot.
 
-    Crops come from memory or a store if `lm.pp.extract_nuclei` kept them, else straight from the image. The model's
-    card decides their size and pixel size. The result does not depend on batch size, order or device count.
+    Crops come from memory or a store if `lm.pp.extract_nuclei` or `lm.pp.extract_patches` kept them, else straight from
+    the image. The model's card decides their size and pixel size. The result does not depend on batch size, order or
+    device count.
 
     Several slides are embedded one after the other, or, where a `dask.distributed.Client` is active, on its workers, a
     slide to each; the numbers are the same. A slide whose worker is lost is embedded on another one. Workers read
@@ -83,7 +84,7 @@ def embed(
     Raises
     ------
     MissingKeyError
-        If `lm.pp.extract_nuclei` has not run.
+        If neither `lm.pp.extract_nuclei` nor `lm.pp.extract_patches` has run.
     ValueError
         If no nucleus is usable, the crops are not at hand, the model is unknown, or `key_added` holds what
         `lm.tl.pool_nuclei` or `lm.tl.decompose` made.

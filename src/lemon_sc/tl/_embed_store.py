@@ -103,7 +103,7 @@ def embed_to_store(
     ) as shards:
         todo = np.flatnonzero(shards.todo)
         if len(todo):
-            part = nuclei.take(todo)
+            part = nuclei if len(todo) == len(nuclei) else nuclei.take(todo)  # no copy of all
             _, batches, _ = crop_batches(data, adata, part, **crops)
             made = encoded(batches, encoder, n=len(part), **how)
             shards.take((todo[at], {"z": z, "qc": verdict_codes(qc[part.row[at]])}) for at, z in made)
