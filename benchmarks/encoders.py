@@ -3,9 +3,9 @@
     LEMON_SC_DATA=... python benchmarks/encoders.py [--weights PATH ...] [--alone] [--groups slide] [--tasks amibr ...]
 
 Frozen embeddings of crops of 40 px at 0.25 um/px, standardised in the training folds; multinomial logistic regression
-(C = 1, lbfgs); 5 folds stratified by class, seed 0; mean (sd) over the folds, of the scores of `lm.metrics`. With
-`--groups slide` no slide is on both sides (5 folds of whole slides, as even in their classes as can be), which is what
-a new slide will see, and scores lower.
+(C = 1, solved to its optimum); 5 folds stratified by class, seed 0; mean (sd) over the folds, of the scores of
+`lm.metrics`. With `--groups slide` no slide is on both sides (5 folds of whole slides, as even in their classes as can
+be), which is what a new slide will see, and scores lower.
 
     amibr        normal or atypical mitosis, AMi-Br, slides held out from the corpus (`held_out` of `lemon_sc.bench`)
     amibr_all    the same, all slides; an encoder that was trained on the corpus has seen half of them, without labels

@@ -64,8 +64,9 @@ def probe(
     Shuffling treats cells as independent, and neighbours in tissue are not: the p-values say that a prediction is
     better than none, not that it is better than what smoothness over the section alone would give.
 
-    Classes are predicted with multinomial logistic regression (L2, C = 1, lbfgs) on features standardised likewise. The
-    null scores the predictions against labels shuffled among the cells of each held-out group.
+    Classes are predicted with multinomial logistic regression (L2, C = 1, solved to its optimum) on features
+    standardised likewise. The null scores the predictions against labels shuffled among the cells of each held-out
+    group.
 
     Parameters
     ----------
