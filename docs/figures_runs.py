@@ -8,6 +8,12 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks" / "results"
+GUIDED = {
+    "explained": "explained variance\nof the targets",
+    "probe": "balanced accuracy,\natypical mitoses",
+    "cosine": "mean cosine",
+    "rank": "effective rank (of 192)",
+}
 RUNS = {
     "train_cpu": {
         "loss": "loss of MoCo v3",
@@ -15,12 +21,8 @@ RUNS = {
         "cosine": "mean cosine",
         "rank": "effective rank (of 192)",
     },
-    "train_guided": {
-        "explained": "explained variance\nof the targets",
-        "probe": "balanced accuracy,\natypical mitoses",
-        "cosine": "mean cosine",
-        "rank": "effective rank (of 192)",
-    },
+    "train_guided": GUIDED,
+    "train_wide": GUIDED,
 }
 METHODS = {
     "moco_a0": ("MoCo v3, a0", "#999999"),
