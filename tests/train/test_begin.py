@@ -1,12 +1,16 @@
 """Runs that begin with weights that are there, and views of several sizes."""
 
 import json
+import os
+import shutil
+import signal
 
 import pytest
 import torch
-from train_runs import corpus
+from train_runs import corpus, weights
 
-from lemon_sc.train.build import augmentations, begun_encoder, build_encoder, build_method
+from lemon_sc.train import loop
+from lemon_sc.train.build import augmentations, begin_with, build_encoder, build_method
 from lemon_sc.train.loop import fit
 from lemon_sc.train.policies import wide
 from lemon_sc.train.recipes import debug
@@ -33,11 +37,12 @@ def test_student_and_teacher_begin_with_the_weights_that_are_named(trained, meth
         options = dict(debug().options)
     plain = {"method": method, "options": options, "augmentation": "light" if method == "guided" else "a1"}
     recipe = debug(init=str(trained), **plain)
-    encoder, _ = begun_encoder(recipe)
-    weights = encoder.state_dict()
-    assert not same(weights, build_encoder(recipe).state_dict())
+    encoder = build_encoder(recipe)
+    begin_with(encoder, recipe)
+    first = encoder.state_dict()
+    assert not same(first, build_encoder(recipe).state_dict())
     state = begin(recipe, corpus(), torch.device("cpu"))
-    assert same(state.method.encoder_state_dict(), weights)
+    assert same(state.method.encoder_state_dict(), first)
     for student, teacher in state.method._student_and_teacher():
         assert same(student.state_dict(), teacher.state_dict())
     assert not same(state.method.encoder_state_dict(), build_method(recipe).encoder_state_dict())
@@ -54,6 +59,39 @@ def test_a_run_goes_on_from_another_and_says_so(trained, tmp_path):
     other = fit(debug(**GUIDED), corpus=corpus(), out=tmp_path / "other")
     assert torch.load(run.checkpoint, weights_only=True)["step"] == other.recipe.steps
     assert run.metrics["loss"] != other.metrics["loss"]
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(trained, tmp_path, monkeypatch):
+    """They may be gone, or others may have taken their place: what is on the card is what the run began with."""
+    first = tmp_path / "first.safetensors"
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(trained.with_suffix(suffix), first.with_suffix(suffix))
+    recipe = debug(init=str(first), **GUIDED)
+    whole = fit(recipe, corpus=corpus(), out=tmp_path / "whole")
+    out, step = tmp_path / "run", loop.make_step
+
+    def cut_off(state, *args, **kwargs):
+        made = step(state, *args, **kwargs)
+        if state.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return made
+
+    monkeypatch.setattr(loop, "make_step", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, corpus=corpus(), out=out)
+    monkeypatch.setattr(loop, "make_step", step)
+    first.unlink()
+    again = fit(recipe, corpus=corpus(), out=out)
+    assert same(weights(again), weights(whole))
+    cards = [json.loads(run.weights.with_suffix(".json").read_text())["training"] for run in (again, whole)]
+    assert cards[0]["began_with"] == cards[1]["began_with"] is not None
+
+
+def test_weights_of_another_normalisation_are_refused(trained, tmp_path):
+    other = debug(init=str(trained), mean=(0.5, 0.5, 0.5), **GUIDED)
+    with pytest.raises(ValueError, match=r"was trained on crops with mean \(0\.56.*Set `mean` and `std` of the recipe"):
+        fit(other, corpus=corpus(), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_another_network_are_refused(trained, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,9 +19,10 @@ Made = TypeVar("Made")
 def thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Threads for a generator.
 
-    A generator that nobody finishes is closed by the garbage collector, on any thread and at any moment, also while
-    that thread holds the lock with which `threading` keeps its books. Joining threads takes this lock: the process
-    would hang. So a generator that is closed leaves its threads alone; they end when they find that the pool is gone.
+    A generator that nobody finishes is closed by the garbage collector, on any thread and at any moment: on one of its
+    own, or while that thread holds the lock with which `threading` keeps its books. Whoever joins threads there, or
+    waits for what they do, may wait for ever. So a generator that is closed leaves its threads alone: what they have
+    begun they finish, and they end when they find that the pool is gone.
 
     Parameters
     ----------
@@ -41,17 +42,6 @@ def thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
         raise
     pool.shutdown()
-
-
-def finish(begun: Iterable[Future[Made]]) -> None:
-    """Cancel what has not begun and wait for what runs, so that nothing is read after the reader is closed.
-
-    Parameters
-    ----------
-    begun
-        Jobs of a pool.
-    """
-    wait([job for job in begun if not job.cancel()])
 
 
 def in_order(function: Callable[[Item], Made], items: Iterable[Item], *, workers: int) -> Iterator[Made]:
@@ -103,4 +93,5 @@ def in_order_on(
         while begun:
             yield begun.popleft().result()
     finally:
-        finish(begun)
+        for future in begun:
+            future.cancel()

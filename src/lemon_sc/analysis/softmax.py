@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAX_ITER = 5000
 _TOLERANCE = 1e-8  # largest element of the gradient, of the mean loss in columns of one scale
-_UNSOLVED = 1e-5  # above it, probabilities are off by some 1e-3
+_UNSOLVED = 1e-5  # above it, probabilities are off visibly
 _CURVATURE = 0.03  # about that of the loss in a logit: p (1 - p), averaged; any number of this order does
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lemon_sc._core.log import progress as progress_bar
-from lemon_sc._core.threads import finish, thread_pool
+from lemon_sc._core.threads import thread_pool
 from lemon_sc.crops.uncut import Uncut
 from lemon_sc.embed.batches import checked, masked, rebatched
 from lemon_sc.embed.devices import resolve_batch_size, resolve_devices
@@ -160,7 +160,8 @@ def _in_turn(batches: Iterable[Batch], runners: Sequence[Runner]) -> Iterator[En
             while pending:
                 yield finished()
         finally:
-            finish(future for _, _, future in pending)
+            for _, _, future in pending:
+                future.cancel()
 
 
 class DegenerateGuard:

@@ -91,9 +91,7 @@ def classification(
     >>> made.balanced_accuracy, made.auc
     (0.75, 1.0)
     """
-    names, score = [str(c) for c in classes], np.asarray(probability, dtype=np.float64)
-    code = _codes(truth, names, score)
-    positive = None if pos_label is None else names.index(one_of("pos_label", str(pos_label), names))
+    code, score, positive = _checked(truth, probability, classes, pos_label)
     made = weighted_scores(code, score, np.ones((1, len(code))))
     return ClassificationScores(
         **dict(zip(METRICS, made.averaged(positive)[0].tolist(), strict=True)),
@@ -128,12 +126,8 @@ def classification_intervals(
     units
         (N,) what each cell belongs to and what is drawn: its slide or patient. ``None`` draws cells, which is right
         only where they are independent.
-    n_draws
-        Number of draws.
-    level
-        Share of the draws that the interval holds.
-    rng
-        Seed or generator.
+    n_draws, level, rng
+        As for `bootstrap`.
 
     Returns
     -------
@@ -152,9 +146,7 @@ def classification_intervals(
     >>> made.value, made.low < made.value < made.high
     (0.75, True)
     """
-    names, score = [str(c) for c in classes], np.asarray(probability, dtype=np.float64)
-    code = _codes(truth, names, score)
-    positive = None if pos_label is None else names.index(one_of("pos_label", str(pos_label), names))
+    code, score, positive = _checked(truth, probability, classes, pos_label)
     rows_of = rows_of_units(units, len(code))
     check_draws(n_draws, level)
     unit, draw = np.empty(len(code), dtype=np.intp), as_generator(rng)
@@ -173,8 +165,11 @@ def classification_intervals(
     }
 
 
-def _codes(truth: ArrayLike, names: list[str], score: NDArray[np.float64]) -> NDArray[np.intp]:
-    """(N,) place of each true class in `names`."""
+def _checked(
+    truth: ArrayLike, probability: ArrayLike, classes: Sequence[str], pos_label: str | None
+) -> tuple[NDArray[np.intp], NDArray[np.float64], int | None]:
+    """(N,) place of each true class in `classes`, (N, K) probabilities, and the place of `pos_label`, if any."""
+    names, score = [str(c) for c in classes], np.asarray(probability, dtype=np.float64)
     truth = np.asarray(truth).astype(str)
     if len(set(names)) < len(names) or len(names) < 2:
         raise bad_value("classes", must="name at least two classes, each once", got=names)
@@ -190,4 +185,5 @@ def _codes(truth: ArrayLike, names: list[str], score: NDArray[np.float64]) -> ND
     place = {name: k for k, name in enumerate(names)}
     if unknown := sorted(set(truth.tolist()) - set(names)):
         raise bad_value("truth", must=f"hold only the classes {names[:12]}", got=unknown[:12])
-    return np.array([place[name] for name in truth.tolist()], dtype=np.intp)
+    code = np.array([place[name] for name in truth.tolist()], dtype=np.intp)
+    return code, score, None if pos_label is None else names.index(one_of("pos_label", str(pos_label), names))

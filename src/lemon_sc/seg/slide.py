@@ -18,7 +18,7 @@ import shapely
 
 from lemon_sc._core.errors import bad_value
 from lemon_sc._core.log import progress
-from lemon_sc._core.threads import finish, in_order_on, thread_pool
+from lemon_sc._core.threads import in_order_on, thread_pool
 from lemon_sc.geometry.windows import check_mpp
 from lemon_sc.seg.contours import outlines
 from lemon_sc.seg.finders import check_found
@@ -299,7 +299,8 @@ def _run(
                 yield _next(begun, bar)
         finally:
             ahead.close()
-            finish(job for _, job in begun)
+            for _, job in begun:
+                job.cancel()
 
 
 def _timed(function: Callable[[], Any], seconds: dict[str, float], what: str) -> Any:

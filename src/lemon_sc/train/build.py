@@ -57,30 +57,38 @@ def build_encoder(recipe: Recipe) -> VisionTransformer:
     )
 
 
-def begun_encoder(recipe: Recipe) -> tuple[VisionTransformer, dict[str, str] | None]:
-    """The encoder that a run begins with, on the CPU: that of `build_encoder`, with the weights that `init` names.
+def begin_with(encoder: VisionTransformer, recipe: Recipe) -> dict[str, str] | None:
+    """Load the weights that a run is to begin with, in place.
 
     Parameters
     ----------
+    encoder
+        From `build_encoder`.
     recipe
-        The recipe.
+        Its `init` names the weights.
 
     Returns
     -------
-    The network; and name and digest of the weights, None for initial ones.
+    Name and digest of the weights; ``None`` if there are none to begin with.
 
     Raises
     ------
     ValueError
-        The weights are of another network.
+        They are of another network, or were trained on crops that were normalised otherwise.
     FileNotFoundError
-        There are none.
+        They are not there.
     """
-    encoder = build_encoder(recipe)
     if recipe.init is None:
-        return encoder, None
-    card = fill_vit(encoder, recipe.init, what=f"`init` {recipe.init!r}", name=recipe.encoder, keep_positions=True)
-    return encoder, {"name": card.name, "sha256": card.sha256}
+        return None
+    what = f"`init` {recipe.init!r}"
+    card = fill_vit(encoder, recipe.init, what=what, name=recipe.encoder, keep_positions=True)
+    if not np.allclose([card.mean, card.std], [recipe.mean, recipe.std], atol=1e-6):
+        msg = (
+            f"{what} was trained on crops with mean {card.mean} and std {card.std}, the recipe has {recipe.mean} and "
+            f"{recipe.std}. Set `mean` and `std` of the recipe to those of the weights."
+        )
+        raise ValueError(msg)
+    return {"name": card.name, "sha256": card.sha256}
 
 
 def build_method(recipe: Recipe, *, encoder: VisionTransformer | None = None) -> Method:

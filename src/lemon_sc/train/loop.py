@@ -129,12 +129,13 @@ def fit(
         recipes = augmentations(recipe, opened)
         for view in recipes:
             check_side(opened.size_px, view)
-        state = begin(recipe, opened, where)
+        resumed = path.is_file()
+        state = begin(recipe, opened, where, resumed=resumed)
         first = rank_and_world()[0] == 0
         if first:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(path))
-        if path.is_file():
+        if resumed:
             state.load(read_checkpoint(path), corpus=record, path=path)
             logger.info("Going on at step %d of %d", state.step, recipe.steps)
         check_alike(state.step)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lemon_sc
 from lemon_sc.train.attention import shorten_attention
-from lemon_sc.train.build import begun_encoder, build_method, build_optimizer, prepare
+from lemon_sc.train.build import begin_with, build_encoder, build_method, build_optimizer, prepare
 from lemon_sc.train.checkpoint import SCHEMA, check_same
 from lemon_sc.train.distributed import rank_and_world, synchronise_norms
 from lemon_sc.train.logs import Means
@@ -96,11 +96,12 @@ class State:
         except (RuntimeError, ValueError) as error:
             msg = f"'{path}' (lemon_sc {found['version']}) does not fit the networks of this version: {error}"
             raise ValueError(msg) from error
+        self.began_with = found.get("began_with")  # older checkpoints lack it
         self.step = int(found["step"])
         self.means = Means(found["log"])
 
 
-def begin(recipe: Recipe, corpus: Corpus, device: torch.device) -> State:
+def begin(recipe: Recipe, corpus: Corpus, device: torch.device, *, resumed: bool = False) -> State:
     """A run at its beginning.
 
     Parameters
@@ -111,6 +112,9 @@ def begin(recipe: Recipe, corpus: Corpus, device: torch.device) -> State:
         The crops.
     device
         Where.
+    resumed
+        Whether a checkpoint will be loaded: the weights that the run began with are not needed any more, and may be
+        gone.
 
     Returns
     -------
@@ -126,7 +130,8 @@ def begin(recipe: Recipe, corpus: Corpus, device: torch.device) -> State:
     sampler = Sampler(
         len(corpus), epoch_length=recipe.epoch_length, batch=recipe.batch, rank=rank, world=world, seed=recipe.seed
     )
-    encoder, began_with = begun_encoder(recipe)
+    encoder = build_encoder(recipe)
+    began_with = None if resumed else begin_with(encoder, recipe)
     method = build_method(recipe, encoder=encoder)
     prepare(method, recipe, corpus)
     if device.type == "cpu":
