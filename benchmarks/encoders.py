@@ -2,10 +2,11 @@
 
     LEMON_SC_DATA=... python benchmarks/encoders.py [--weights PATH ...] [--alone] [--groups slide] [--tasks amibr ...]
 
-Frozen embeddings of crops of 40 px at 0.25 um/px, standardised in the training folds; multinomial logistic regression
-(C = 1, solved to its optimum); 5 folds stratified by class, seed 0; mean (sd) over the folds, of the scores of
-`lm.metrics`. With `--groups slide` no slide is on both sides (5 folds of whole slides, as even in their classes as can
-be), which is what a new slide will see, and scores lower.
+Frozen embeddings of crops of 40 px at 0.25 um/px, standardised in the training folds; multinomial logistic regression,
+solved to its optimum, with C = 1, or with `--c inner` the C that does best within the training cells; 5 folds
+stratified by class, drawn `--draws` times (seeds 0, 1, ..); mean (sd) over all folds, of the scores of `lm.metrics`.
+With `--groups slide` no slide is on both sides (5 folds of whole slides, as even in their classes as can be, one draw),
+which is what a new slide will see, and scores lower.
 
     amibr        normal or atypical mitosis, AMi-Br, slides held out from the corpus (`held_out` of `lemon_sc.bench`)
     amibr_all    the same, all slides; an encoder that was trained on the corpus has seen half of them, without labels
@@ -20,7 +21,7 @@ as in the published tables. Encoders: measurements (`morphometry`), an untrained
 pixels (at 0.5 um/px, of the training folds), histograms of the three colours (16 bins each), and each of `--weights`:
 an exported encoder, LEMON's checkpoint, or the folder of a run.
 
-Results go to benchmarks/results/encoders.csv, a row per task, kind of folds, encoder and score; rows that are not
+Results go to benchmarks/results/encoders.csv, a row per task, kind of folds, C, encoder and score; rows that are not
 computed anew stay.
 """
 
@@ -99,24 +100,29 @@ def encoders(weights, device, *, alone=False):
     return found
 
 
-def probe(features, labels, folds, *, n_pcs, pos_label):
-    """Scores (F, M) in the folds, in the order of `METRICS`."""
-    rng = np.random.default_rng(0)
-    return logistic_probe(features, labels, folds, rng=rng, n_null=0, n_pcs=n_pcs, pos_label=pos_label).metrics
+def probe(features, labels, draws, *, c, n_pcs, pos_label):
+    """Scores (folds of all draws, M), in the order of `METRICS`."""
+    options = {"rng": np.random.default_rng(0), "n_null": 0, "c": c, "n_pcs": n_pcs, "pos_label": pos_label}
+    return np.concatenate([logistic_probe(features, labels, folds, **options).metrics for folds in draws])
 
 
-def score(task_name, crops, rows, found, *, by_slide):
+def score(task_name, crops, rows, found, *, by_slide, c=1.0, n_draws=1):
     """Rows of the results of one task."""
     task, labels = TASKS[task_name], rows["type"].to_numpy(str)
-    folds = grouped(labels, rows["slide"]) if by_slide else stratified(labels, rng=np.random.default_rng(0))
+    if by_slide:
+        draws = [grouped(labels, rows["slide"])]
+    else:
+        draws = [stratified(labels, rng=np.random.default_rng(seed)) for seed in range(n_draws)]
     for name, (function, n_pcs) in found.items():
         start = time.perf_counter()
         features = function(crops)
-        scores = probe(features, labels, folds, n_pcs=n_pcs, pos_label=task.pos_label)
+        scores = probe(features, labels, draws, c=c, n_pcs=n_pcs, pos_label=task.pos_label)
         for m, metric in enumerate(METRICS):
             yield {
                 "task": task_name,
                 "folds": "slide" if by_slide else "stratified",
+                "c": str(c),
+                "draws": len(draws),
                 "encoder": name,
                 "dim": n_pcs or features.shape[1],
                 "n": len(labels),
@@ -134,7 +140,9 @@ def show(results):
     """Print mean (sd), one block per task."""
     for (task, n, classes), part in results.groupby(["task", "n", "n_classes"], sort=False):
         pos = part["pos_label"].iloc[0]
-        print(f"\n{task}: {n} nuclei, {classes} classes, folds {part['folds'].iloc[0]}, AUPR {pos}")
+        print(
+            f"\n{task}: {n} nuclei, {classes} classes, folds {part['folds'].iloc[0]}, C {part['c'].iloc[0]}, AUPR {pos}"
+        )
         print(f"{'':<24}{'dim':>6}" + "".join(f"{metric:>19}" for metric in SHOWN))
         for name, own in part.groupby("encoder", sort=False):
             at = own.set_index("metric")
@@ -143,10 +151,15 @@ def show(results):
 
 
 def merged(old, new):
-    """All results, the new ones in place of old ones of the same task, folds, encoder and score."""
+    """All results, the new ones in place of old ones of the same task, folds, C, encoder and score."""
     return pd.concat([old, new], ignore_index=True).drop_duplicates(
-        ["task", "folds", "encoder", "metric"], keep="last", ignore_index=True
+        ["task", "folds", "c", "encoder", "metric"], keep="last", ignore_index=True
     )
+
+
+def penalty(text):
+    """A number, or the word for the one that is chosen."""
+    return text if text == "inner" else float(text)
 
 
 def main():
@@ -154,6 +167,8 @@ def main():
     parser.add_argument("--weights", nargs="*", default=[], metavar="PATH", help="encoders to compare with the others")
     parser.add_argument("--alone", action="store_true", help="only those of --weights")
     parser.add_argument("--groups", choices=["none", "slide"], default="none", help="what is never on both sides")
+    parser.add_argument("--c", type=penalty, default=1.0, help="inverse penalty, or 'inner'")
+    parser.add_argument("--draws", type=int, default=1, help="draws of the stratified folds")
     parser.add_argument("--tasks", nargs="*", choices=[*TASKS], default=[*TASKS])
     parser.add_argument("--most", type=int, default=5000, help="nuclei of a task")
     parser.add_argument("--device", default="auto")
@@ -167,12 +182,12 @@ def main():
             continue
         crops, table, n_all = load(folder, TASKS[name], args.most)
         print(f"{name}: {len(crops)} of {n_all} nuclei ({table['type'].value_counts().to_dict()})", flush=True)
-        rows += score(name, crops, table, found, by_slide=by_slide)
+        rows += score(name, crops, table, found, by_slide=by_slide, c=args.c, n_draws=args.draws)
     results = pd.DataFrame(rows)
     show(results)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if args.out.is_file():
-        results = merged(pd.read_csv(args.out), results)
+        results = merged(pd.read_csv(args.out, dtype={"c": str}), results)
     results.to_csv(args.out, index=False, float_format="%.4f")
 
 

@@ -51,11 +51,12 @@ def test_planted_colours_are_found_in_all_cases_that_are_held_out(planted, run, 
 
 
 def test_new_results_replace_old_ones_of_the_same_kind_and_no_others():
-    old = [("a", "slide", "e", "auc", 0.1), ("a", "stratified", "e", "auc", 0.2), ("a", "slide", "f", "auc", 0.3)]
-    new = [("a", "slide", "e", "auc", 0.9), ("b", "slide", "e", "auc", 0.8)]
-    columns = ["task", "folds", "encoder", "metric", "mean"]
-    made = encoders.merged(pd.DataFrame(old, columns=columns), pd.DataFrame(new, columns=columns))
-    assert made["mean"].tolist() == [0.2, 0.3, 0.9, 0.8]
+    old = [("a", "slide", "1.0", "e", 0.1), ("a", "stratified", "1.0", "e", 0.2), ("a", "slide", "1.0", "f", 0.3)]
+    new = [("a", "slide", "1.0", "e", 0.9), ("b", "slide", "1.0", "e", 0.8), ("a", "slide", "inner", "f", 0.7)]
+    columns = ["task", "folds", "c", "encoder", "mean"]
+    old, new = (pd.DataFrame(rows, columns=columns).assign(metric="auc") for rows in (old, new))
+    made = encoders.merged(old, new)
+    assert made["mean"].tolist() == [0.2, 0.3, 0.9, 0.8, 0.7]
 
 
 def test_the_folder_and_the_checkpoint_of_a_run_are_the_same_encoder(run):
@@ -63,3 +64,15 @@ def test_the_folder_and_the_checkpoint_of_a_run_are_the_same_encoder(run):
     a, b = (encoders.read(path).encode(images) for path in (run.out, run.checkpoint))
     np.testing.assert_array_equal(a, b)
     assert encoders.read(run.checkpoint).card.name == "mine"
+
+
+def test_penalty_and_draws_of_the_folds(planted, run, tmp_path, monkeypatch):
+    out = tmp_path / "encoders.csv"
+    monkeypatch.setenv("LEMON_SC_DATA", str(planted))
+    for given in (["--c", "inner"], ["--draws", "2"]):
+        common = ["--tasks", "brecahad", "--alone", "--weights", str(run.out), "--out", str(out), "--device", "cpu"]
+        monkeypatch.setattr(sys, "argv", ["encoders.py", *common, *given])
+        encoders.main()
+    found = pd.read_csv(out, dtype={"c": str})
+    assert found.groupby("c", sort=False)["draws"].unique().map(list).to_dict() == {"inner": [1], "1.0": [2]}
+    assert found["metric"].value_counts().eq(2).all()

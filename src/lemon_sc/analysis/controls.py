@@ -22,7 +22,7 @@ def label_shuffled(
     *,
     rng: np.random.Generator,
     n_shuffles: int = 5,
-    c: float = 1.0,
+    c: float | str = 1.0,
     n_pcs: int | None = None,
 ) -> NDArray[np.float64]:
     """Scores of logistic probes that learn shuffled labels and are tested on shuffled labels.

@@ -20,7 +20,14 @@ _UNSOLVED = 1e-5  # above it, probabilities are off visibly
 _CURVATURE = 0.03  # about that of the loss in a logit: p (1 - p), averaged; any number of this order does
 
 
-def fit_softmax(x_ND: Array, code_N: NDArray[np.intp], *, c: float = 1.0) -> tuple[Array, Array]:
+def fit_softmax(
+    x_ND: Array,
+    code_N: NDArray[np.intp],
+    *,
+    c: float = 1.0,
+    start: tuple[Array, Array] | None = None,
+    weight_N: Array | None = None,
+) -> tuple[Array, Array]:
     """Weights that minimise cross-entropy, summed over cells, plus the squared weights (no intercepts) over ``2 c``.
 
     The optimum is that of scikit-learn's ``LogisticRegression(C=c)``, and unique. Its lbfgs stops where the gradient is
@@ -37,6 +44,10 @@ def fit_softmax(x_ND: Array, code_N: NDArray[np.intp], *, c: float = 1.0) -> tup
         (N,) class of each cell, 0 .. K - 1, each there, K >= 2.
     c
         Inverse penalty.
+    start
+        Weights and intercepts to begin at, those of another penalty, say; the result does not depend on them.
+    weight_N
+        How often each cell counts, > 0; ``None``: once.
 
     Returns
     -------
@@ -48,22 +59,23 @@ def fit_softmax(x_ND: Array, code_N: NDArray[np.intp], *, c: float = 1.0) -> tup
     scale = np.append(1 / np.sqrt(_CURVATURE * x_ND.var(axis=0) + penalty), 1 / np.sqrt(_CURVATURE))
     z_ND = np.column_stack([x_ND, np.ones(n)]) * scale
     penalty_D = np.append(penalty * scale[:-1] ** 2, 0.0)
-    cells = np.arange(n)
+    cells, times = np.arange(n), np.ones(n) if weight_N is None else weight_N
 
     def loss(flat: Array) -> tuple[float, Array]:
         """Mean loss and its gradient; a row per class, in which numpy sums fastest."""
         w_KD = flat.reshape(k, -1)
         p_KN = w_KD @ z_ND.T
         p_KN -= p_KN.max(axis=0)
-        own = p_KN[code_N, cells].sum()
+        own = (times * p_KN[code_N, cells]).sum()
         total = np.exp(p_KN, out=p_KN).sum(axis=0)
-        p_KN /= total
-        p_KN[code_N, cells] -= 1
-        value = (np.log(total).sum() - own) / n + 0.5 * (penalty_D * w_KD**2).sum()
+        p_KN /= total / times
+        p_KN[code_N, cells] -= times
+        value = ((times * np.log(total)).sum() - own) / n + 0.5 * (penalty_D * w_KD**2).sum()
         return float(value), (p_KN @ z_ND / n + penalty_D * w_KD).ravel()
 
     options = {"maxiter": MAX_ITER, "maxfun": 2 * MAX_ITER, "gtol": _TOLERANCE, "ftol": 0.0}
-    found = minimize(loss, np.zeros(k * z_ND.shape[1]), jac=True, method="L-BFGS-B", options=options)
+    first = np.zeros((k, z_ND.shape[1])) if start is None else np.vstack(start).T / scale
+    found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
     if np.abs(found.jac).max() > _UNSOLVED:
         msg = (
             "The logistic regression did not converge in %d steps: probabilities are approximate. A smaller `c` helps."

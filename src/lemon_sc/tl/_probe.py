@@ -64,9 +64,9 @@ def probe(
     Shuffling treats cells as independent, and neighbours in tissue are not: the p-values say that a prediction is
     better than none, not that it is better than what smoothness over the section alone would give.
 
-    Classes are predicted with multinomial logistic regression (L2, C = 1, solved to its optimum) on features
-    standardised likewise. The null scores the predictions against labels shuffled among the cells of each held-out
-    group.
+    Classes are predicted with multinomial logistic regression (L2, C = 1 unless the protocol says otherwise, solved to
+    its optimum) on features standardised likewise. The null scores the predictions against labels shuffled among the
+    cells of each held-out group.
 
     Parameters
     ----------
@@ -106,9 +106,9 @@ def probe(
         ``scores`` by group and class: ``n``, ``auc`` (class against rest), ``aupr``, ``recall``, ``f1``. ``summary``
         indexed by class: their means over groups, the null of ``auc`` and its p-value. ``metrics`` indexed by ``auc``,
         ``aupr``, ``balanced_accuracy``, ``f1_macro``, ``f1_weighted``: ``mean`` and ``sd`` over groups, ``null_mean``,
-        ``null_sd``, ``pvalue``. ``groups``: the five by group. ``score`` is the balanced accuracy. A class that is not
-        in a group is left out of that group's means and counted in ``n_undefined``; ``n_untrained`` counts classes that
-        a group's model has not seen.
+        ``null_sd``, ``pvalue``. ``groups``: the five by group, and the inverse penalty ``c``. ``score`` is the balanced
+        accuracy. A class that is not in a group is left out of that group's means and counted in ``n_undefined``;
+        ``n_untrained`` counts classes that a group's model has not seen.
     the same, for both
         Controls: ``group_identity``, the balanced accuracy with which the group is read from the embedding, and its
         chance level; ``score_group_only``, the score of a probe that sees only the group (stratified folds with

@@ -121,6 +121,7 @@ def class_tables(result: LogisticResult, folds: Folds) -> dict[str, Any]:
     by_group.insert(0, "n", folds.sizes)
     by_group["n_undefined"] = (n == 0).sum(axis=1)
     by_group["n_untrained"] = result.n_untrained
+    by_group["c"] = result.c
     metrics = _metrics(result)
     return {
         "kind": "classes",
