@@ -1,9 +1,10 @@
 """The corpus that the shipped encoder is trained on, and what is kept from it for evaluation.
 
-    LEMON_SC_DATA=... python benchmarks/corpus.py --out corpus.zarr [--probe-set probe.npz]
+    LEMON_SC_DATA=... python benchmarks/corpus.py --out corpus.zarr [--large] [--probe-set probe.npz]
 
 Of the sets under LEMON_SC_DATA, those whose licence lets the weights be released. Crops of 60 px at 0.25 um/px; a batch
-is drawn evenly from all crops, so `MOST` of a slide are taken where a set would lead by its number of nuclei.
+is drawn evenly from all crops, so `MOST` of a slide are taken where a set would lead by its number of nuclei; with
+`--large`, `LARGE`: all of nuinsseg, and so two thirds of the crops.
 
     nuinsseg     31 organs, a slide each; 0.24 um/px is assumed from the size of its nuclei. Its images are dark: glass
                  without tissue is (166, 151, 161) on every slide that shows some. It is set to 240, as elsewhere
@@ -54,6 +55,7 @@ FOUND = {"amibr": 6.0, "brecahad": 3.0}
 """
 MOST = {"nuinsseg": 450, "brecahad": 1500}
 """Most nuclei of a slide, drawn before those at the border are left out."""
+LARGE = {"brecahad": 6000}
 GLASS = {"nuinsseg": (166, 151, 161)}
 """RGB of glass without tissue where it is far from white, the 99.95th percentile of the slides that show some."""
 WHITE = 240
@@ -130,8 +132,8 @@ class Part:
         ]
 
 
-def folder_source(folder, name):
-    """Source of a set of images, without what is held out."""
+def folder_source(folder, name, most):
+    """Source of a set of images, without what is held out, with at most so many nuclei of a slide."""
     home_of_set = folder / "nuclei" / name
     table = table_of(folder, name)
     first = table.groupby("image").first()
@@ -139,8 +141,8 @@ def folder_source(folder, name):
     xy = kept
     if name in FOUND:
         xy = with_found(kept, home_of_set / "images", mpp=MPP[name], apart_um=FOUND[name])
-    if name in MOST:
-        xy = at_most(xy, MOST[name])
+    if name in most:
+        xy = at_most(xy, most[name])
     organ = dict(zip(first.index, first["species"] + " " + first["organ"], strict=True)) if "organ" in first else None
     slide = first["slide"].to_dict()
     files = {path.stem for path in (home_of_set / "images").iterdir()}
@@ -179,9 +181,9 @@ class Run:
         return [dataclasses.replace(picture, files=(*files, nuclei)) for picture in source.pictures()]
 
 
-def sources(folder):
+def sources(folder, most=MOST):
     """All that is trained on."""
-    found = [folder_source(folder, name) for name in ("nuinsseg", "tnbc", "amibr", "brecahad")]
+    found = [folder_source(folder, name, most) for name in ("nuinsseg", "tnbc", "amibr", "brecahad")]
     return [*found, Run(outs=folder / "xenium_breast_mini" / "outs")]
 
 
@@ -214,13 +216,14 @@ def write_probe_set(folder, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="store to write; an interrupted run goes on")
+    parser.add_argument("--large", action="store_true", help="take more nuclei of a slide")
     parser.add_argument("--probe-set", type=Path, help=".npz of held-out crops to write")
     args = parser.parse_args()
     if args.out is None and args.probe_set is None:
         parser.error("say what to write: --out, --probe-set or both")
     start = time.perf_counter()
     if args.out is not None:
-        manifest = build_corpus(sources(home()), args.out)
+        manifest = build_corpus(sources(home(), LARGE if args.large else MOST), args.out)
         for source in manifest["sources"]:
             share = source["n_crops"] / manifest["n_crops"]
             slides = sum(s["source"] == source["name"] and s["n_crops"] > 0 for s in manifest["slides"])

@@ -119,13 +119,16 @@ print(f"largest error of a nucleus centre: {error_px.max():.1e} px")
 # %% [markdown]
 # ## Embed
 #
-# The default model, `morphometry`, needs no weights: it finds the nucleus in the crop and measures its shape, stain and
-# texture. Its columns have names and units. With the weights of LEMON at hand, `model="lemon"` gives 384 learned
-# columns instead; the rest of this tutorial stays the same.
+# The default model, `guided_ti8`, is a small vision transformer that comes with the package: 192 learned columns. With
+# the weights of LEMON at hand, `model="lemon"` gives 384 instead, and the rest of this tutorial stays the same.
+#
+# Beside it we keep `morphometry`, which finds the nucleus in the crop and measures its shape, stain and texture. Its
+# columns have names and units.
 
 # %%
 lm.tl.embed(sdata)
-features = list(adata.uns["lemon_sc"]["embed"]["X_lemon"]["features"])
+lm.tl.embed(sdata, model="morphometry", key_added="X_morphometry")
+features = list(adata.uns["lemon_sc"]["embed"]["X_morphometry"]["features"])
 print(len(features), "columns:", ", ".join(features[:12]), "...")
 
 # %% [markdown]
@@ -135,7 +138,7 @@ print(len(features), "columns:", ", ".join(features[:12]), "...")
 # %%
 cells = adata[adata.obs["nucleus_qc"] == "ok"].copy()
 sc.pp.filter_cells(cells, min_counts=1)
-area = cells.obsm["X_lemon"][:, features.index("area_um2")]
+area = cells.obsm["X_morphometry"][:, features.index("area_um2")]
 agreement = pd.Series(area, index=cells.obs_names).corr(cells.obs["truth_area_um2"], method="spearman")
 print(f"measured and true nuclear area: rank correlation {agreement:.2f}")
 
@@ -149,20 +152,20 @@ print(f"measured and true nuclear area: rank correlation {agreement:.2f}")
 ax = lm.pl.nuclei(cells, by="truth_type")
 
 # %% [markdown]
-# By a column of the embedding, from both ends. The extremes are where a measurement can be trusted least, so look at
+# By a measurement, from both ends. The extremes are where a measurement can be trusted least, so look at
 # them before you use it.
 
 # %%
-ax = lm.pl.nuclei(cells, dim="axis_ratio")
+ax = lm.pl.nuclei(cells, dim="axis_ratio", use_rep="X_morphometry")
 
 # %%
-ax = lm.pl.nuclei(cells, dim="h_mean")
+ax = lm.pl.nuclei(cells, dim="h_mean", use_rep="X_morphometry")
 
 # %% [markdown]
 # ## The morphology map
 #
-# Columns in µm², in optical density and without unit are not comparable, so they are standardised before distances are
-# taken. Neighbours and UMAP are scanpy's.
+# Columns of an embedding are not on one scale, so they are standardised before distances are taken. Neighbours and
+# UMAP are scanpy's.
 
 # %%
 cells.obsm["X_lemon_z"] = StandardScaler().fit_transform(cells.obsm["X_lemon"])
@@ -257,7 +260,7 @@ lm.tl.embed(cells, model=(network, card), key_added="X_random")
 lm.tl.probe(cells, target=list(planted), use_rep="X_random", key_added="probe_random")
 
 other = cells.uns["lemon_sc"]["probe"]["probe_random"]["summary"]["pcc"]
-both = pd.DataFrame({"morphometry": summary["pcc"], "random-conv": other, "truth": summary["truth"]})
+both = pd.DataFrame({"guided_ti8": summary["pcc"], "random-conv": other, "truth": summary["truth"]})
 print(both.groupby("truth", observed=True).mean().round(2))
 
 # %% [markdown]

@@ -131,7 +131,7 @@ def analyse(
     target: str | Sequence[str] = "genes",
     **extract: Any,
 ) -> AnnData:
-    """The main line: nuclei, embedding, manifold, probe and Moran's I.
+    """The main line: nuclei, embedding, measurements, manifold, probe and Moran's I.
 
     Parameters
     ----------
@@ -152,6 +152,7 @@ def analyse(
     """
     pp.extract_nuclei(sdata, table_key=table_key, **extract)
     tl.embed(sdata, model=model, table_key=table_key)
+    tl.embed(sdata, model="morphometry", table_key=table_key, key_added=keys.X_MORPHOMETRY)
     adata = as_table(sdata, table_key=table_key)
     n_ok = int((adata.obs[keys.NUCLEUS_QC] == keys.QC_OK).sum())
     if n_ok < MIN_CELLS:
@@ -242,13 +243,11 @@ def illustrate(
     )
     page.picture("qc", "What became of every cell.", lambda: pl.nucleus_qc(sdata, table_key=table_key))
     page.picture("nuclei", f"Nuclei by {by}, 10 x 10 um each.", lambda: pl.nuclei(sdata, by=by, table_key=table_key))
-    features = list(adata.uns[keys.UNS][keys.EMBED][keys.X_LEMON]["features"])
-    if "area_um2" in features:
-        page.picture(
-            "nuclei_area",
-            "The smallest and the largest nuclei, by the embedding's own column for area.",
-            lambda: pl.nuclei(sdata, dim="area_um2", table_key=table_key),
-        )
+    page.picture(
+        "nuclei_area",
+        "The smallest and the largest nuclei, by the area that is measured in the crop.",
+        lambda: pl.nuclei(sdata, dim="area_um2", use_rep=keys.X_MORPHOMETRY, table_key=table_key),
+    )
     page.text("The morphology manifold", "Every cell is placed by what its nucleus looks like, not by its expression.")
     grid = int(np.clip(np.sqrt(n_ok), 8, 40))
     page.picture(

@@ -38,8 +38,7 @@ def against_truth(adata: AnnData) -> pd.DataFrame:
     Parameters
     ----------
     adata
-        Table of `lm.datasets.phantom` after `lm.pp.extract_nuclei`, `lm.tl.embed` (morphometry), `lm.tl.probe` on
-        `planted_genes` and `lm.tl.morans_i`.
+        Table of `lm.datasets.phantom` after `report.analyse` with `planted_genes` as target.
 
     Returns
     -------
@@ -52,8 +51,8 @@ def against_truth(adata: AnnData) -> pd.DataFrame:
         ("um per px of the H&E", float(np.mean(record["mpp"])), float(made["mpp"])),
         ("nucleus centre, largest error in px", float(off.max()), 0.0),
     ]
-    features = list(adata.uns[keys.UNS][keys.EMBED][keys.X_LEMON]["features"])
-    area = adata.obsm[keys.X_LEMON][ok, features.index("area_um2")]
+    features = list(adata.uns[keys.UNS][keys.EMBED][keys.X_MORPHOMETRY]["features"])
+    area = adata.obsm[keys.X_MORPHOMETRY][ok, features.index("area_um2")]
     agreement = spearmanr(area, adata.obs["truth_area_um2"][ok]).statistic
     rows.append(("nuclear area, rank correlation with the true area", float(agreement), 1.0))
     pcc = adata.uns[keys.UNS][keys.PROBE][keys.PROBE]["summary"]["pcc"]

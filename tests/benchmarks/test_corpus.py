@@ -21,7 +21,7 @@ def test_images_of_unknown_slides_are_held_out(planted):
 
 def test_a_source_lists_only_what_is_not_held_out_and_finds_nuclei_beside_the_labelled_one(planted):
     table = corpus.table_of(planted, "amibr")
-    pictures = corpus.folder_source(planted, "amibr").pictures()
+    pictures = corpus.folder_source(planted, "amibr", {}).pictures()
     assert {p.name for p in pictures} == set(table.loc[~table["held_out"], "image"])
     for picture in pictures:
         xy = picture.look().xy
@@ -45,11 +45,11 @@ def test_glass_becomes_white_and_no_optical_density_changes():
 
 def test_only_sets_with_dark_glass_are_lit(planted, monkeypatch):
     monkeypatch.setitem(corpus.GLASS, "amibr", (230, 190, 215))
-    part = corpus.folder_source(planted, "amibr")
+    part = corpus.folder_source(planted, "amibr", {})
     level = part.pictures()[0].open().levels[0]
     np.testing.assert_allclose(level.read(0, 20, 0, 20), 240, atol=2)
     assert part.name == "amibr_lit"
-    assert corpus.folder_source(planted, "brecahad").name == "brecahad"
+    assert corpus.folder_source(planted, "brecahad", {}).name == "brecahad"
 
 
 def test_at_most_so_many_of_a_slide_are_drawn():
@@ -101,3 +101,12 @@ def test_missing_data_are_named(monkeypatch):
     monkeypatch.setenv("LEMON_SC_DATA", "nowhere")
     with pytest.raises(FileNotFoundError, match="No data at 'nowhere'.*LEMON_SC_DATA"):
         corpus.home()
+
+
+def test_the_large_corpus_takes_more_of_a_slide(planted):
+    def n(most):
+        return sum(len(p.look().xy) for p in corpus.folder_source(planted, "brecahad", most).pictures())
+
+    every = n({})
+    assert n({"brecahad": 5}) < n({"brecahad": 9}) < every
+    assert corpus.LARGE["brecahad"] > corpus.MOST["brecahad"]

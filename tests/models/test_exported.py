@@ -66,6 +66,7 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
 @pytest.fixture
 def with_toy(tmp_path, monkeypatch):
     monkeypatch.setattr(exported, "FOLDER", tmp_path / "weights")
+    monkeypatch.setattr(registry, "DEFAULT", "morphometry")
     return write(tmp_path / "weights")
 
 
@@ -85,6 +86,13 @@ def test_what_comes_with_the_package_is_found_by_name(with_toy):
 def test_one_name_makes_it_the_default(with_toy, monkeypatch):
     monkeypatch.setattr(registry, "DEFAULT", "toy")
     assert lm.models.as_encoder().card == lm.models.available()[0] == lm.models.load("toy").card
+
+
+def test_a_default_that_is_not_there_is_said(with_toy, monkeypatch):
+    monkeypatch.setattr(registry, "DEFAULT", "lost")
+    assert [card.name for card in lm.models.available()][:2] == ["morphometry", "toy"]
+    with pytest.raises(ValueError, match="'lost'"):
+        lm.models.as_encoder()
 
 
 def test_what_is_missing_or_mixed_up_in_the_package_is_said(with_toy):

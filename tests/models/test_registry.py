@@ -17,7 +17,7 @@ def crops(n=4):
 
 def test_the_models_that_are_there():
     names = [card.name for card in lm.models.available()]
-    assert names[:3] == ["morphometry", "lemon", "dinov2_s"]
+    assert names[:4] == ["guided_ti8", "morphometry", "lemon", "dinov2_s"]
     assert {
         "dinov2_b", "dinov2_l", "dinov2_g", "uni", "uni2_h", "virchow2", "hoptimus0", "h0_mini", "phikon", "phikon_v2",
         "conch_v1", "volta_nucls", "volta_pannuke", "imagenet_r18", "imagenet_r50",
@@ -37,11 +37,11 @@ def test_the_state_of_a_model_is_one_line():
         lm.models.status("nonesuch")
 
 
-@pytest.mark.parametrize("model", [None, "morphometry"])
-def test_the_default_is_morphometry(model):
+@pytest.mark.parametrize("model", [None, "guided_ti8"])
+def test_the_default_is_the_encoder_that_comes_with_the_package(model):
     encoder = lm.models.as_encoder(model)
-    assert encoder.card is lm.models.available()[0]
-    assert encoder.encode(crops()).shape == (4, encoder.card.dim)
+    assert encoder.card == lm.models.available()[0]
+    assert encoder.encode(crops()).shape == (4, encoder.card.dim) == (4, 192)
 
 
 def test_an_encoder_is_passed_through():
@@ -80,7 +80,7 @@ def test_encode_serves_arrays():
     made = lm.models.encode(crops(7), (lambda x: x.mean(axis=(1, 2)), CARD), batch_size=3)
     np.testing.assert_allclose(made, crops(7).mean(axis=(1, 2)), rtol=1e-6)
     assert made.dtype == np.float32
-    assert lm.models.encode(crops(0)).shape == (0, lm.models.load("morphometry").card.dim)
+    assert lm.models.encode(crops(0)).shape == (0, lm.models.load("guided_ti8").card.dim)
 
 
 def test_encode_cuts_the_centre_out_of_training_crops():

@@ -50,6 +50,19 @@ def test_both_maps_of_a_type_show_its_values_on_one_scale(adata):
     assert axes[0].yaxis_inverted()
 
 
+def test_the_composition_of_the_key_that_is_named_is_shown(adata):
+    short = lm.tl.DecompositionProtocol(widths=(4,), epochs=1)
+    other = adata.copy()
+    lm.tl.decompose(other, groups="patient", target="proportion", protocol=short, key_added="second")
+    shown = []
+    for key in ("decomposition", "second"):
+        figure = lm.pl.decomposition(other, key=key, types=["S"])
+        axes = [ax for ax in figure.axes if ax.collections and hasattr(ax.collections[0], "get_offsets")]
+        shown.append([ax for ax in axes if len(ax.collections[0].get_offsets()) == 36][1].collections[0].get_array())
+        np.testing.assert_allclose(shown[-1][1:], other.obsm[key]["S"].to_numpy()[1:36])
+    assert np.abs(shown[0] - shown[1]).max() > 1e-3
+
+
 def test_the_best_types_of_the_first_slide_are_shown_by_default(adata):
     summary = adata.uns["lemon_sc"]["decompose"]["decomposition"]["summary"]
     figure = lm.pl.decomposition(adata)

@@ -185,3 +185,14 @@ def test_bad_queries(planted, options, message):
     adata, model = planted
     with pytest.raises((ValueError, MissingKeyError, FileNotFoundError), match=message):
         lm.tl.retrieve(adata, **({"model": model} | options))
+
+
+def test_the_seed_decides_what_is_drawn_and_not_what_is_found(planted):
+    adata, model = planted
+    for key, rng in {"one": 1, "again": 1, "two": 2}.items():
+        lm.tl.retrieve(adata, query=GENES, by="gene", model=model, k=20, rng=rng, key_added=key)
+    one, again, two = (result(adata, key) for key in ("one", "again", "two"))
+    pd.testing.assert_frame_equal(one[2], again[2])
+    assert list(one[0]["random"]) == list(again[0]["random"]) != list(two[0]["random"])
+    assert one[2].loc["G5", "pvalue"] != two[2].loc["G5", "pvalue"]
+    pd.testing.assert_frame_equal(one[1], two[1])

@@ -9,6 +9,8 @@ UNS: Final = "lemon_sc"
 
 X_LEMON: Final = "X_lemon"
 """``adata.obsm[X_LEMON]``: the embedding."""
+X_MORPHOMETRY: Final = "X_morphometry"
+"""``adata.obsm[X_MORPHOMETRY]``: measurements beside the embedding, of the command line and the demo."""
 
 NUCLEUS_QC: Final = "nucleus_qc"
 """``adata.obs[NUCLEUS_QC]``: one of `QC_CATEGORIES`."""

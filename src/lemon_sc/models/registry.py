@@ -20,8 +20,8 @@ from lemon_sc.models.zoo import ZOO
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEFAULT = "morphometry"
-"""The model that ``None`` stands for: the name of an encoder in `exported.FOLDER`, once one comes with the package."""
+DEFAULT = "guided_ti8"
+"""The model that ``None`` stands for: the name of an encoder in `exported.FOLDER`."""
 
 
 def _cards() -> dict[str, ModelCard]:
@@ -32,7 +32,7 @@ def _cards() -> dict[str, ModelCard]:
         "lemon": lemon.CARD,
         **{name: entry.card for name, entry in ZOO.items()},
     }
-    return {DEFAULT: found[DEFAULT], **found}
+    return {name: found[name] for name in (DEFAULT, *found) if name in found}
 
 
 def available() -> list[ModelCard]:
