@@ -112,6 +112,7 @@ def child(task, image_path, out, n, side):
 
         def cut(todo):
             part = xy if len(todo) == n else xy[todo]
+            del todo
             for at, crops in stream_crops(image, part, mpp=MPP):
                 yield at, {"crops": crops, "verdict": np.zeros(len(at), np.uint8)}
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lemon_sc.crops.border import Border
+from lemon_sc.crops.plan import grouped, numbers
 from lemon_sc.crops.resample import resampler
 from lemon_sc.crops.stream import plan_blocks
 from lemon_sc.crops.tables import COLUMN_BITS, WEIGHT_BITS, axis_table, cubic
@@ -125,17 +126,51 @@ def test_patches_of_the_border_are_the_padded_image():
     pixels = np.random.default_rng(0).integers(0, 256, (150, 170, 3), dtype=np.uint8)
     xy = np.random.default_rng(2).uniform(-5, [175, 155], (120, 2))
     image = Image([ArrayLevel(pixels, 32)], [(1.0, 1.0)])
-    level, plan = plan_blocks(image, xy, mpp=(0.3, 0.3), size_px=40, target_mpp=0.25, block_px=32)
-    border, pad = Border(plan, level.shape), 80
+    _, plan = plan_blocks(image, xy, mpp=(0.3, 0.3), size_px=40, target_mpp=0.25, block_px=32)
+    border, pad = Border(plan), 80
     padded = np.pad(pixels, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
     across, down = plan.cut.taps
     seen = []
     for block in plan.order:
         y0, y1, x0, x1 = plan.bounds(block)
-        index, patches = border.take(block, pixels[y0:y1, x0:x1])
+        index, part = border.due(block), pixels[y0:y1, x0:x1]
+        patches = border.patches(index, block, part)
+        border.keep(block, part)
         for i, patch in zip(index, patches, strict=True):
             x, y = plan.windows(np.array([i]))[0][0] + pad
             np.testing.assert_array_equal(patch.reshape(down, across, 3), padded[y : y + down, x : x + across])
         seen += index.tolist()
-    assert sorted(seen) == sorted(set(np.concatenate(list(plan.parts.values())).tolist()))
-    assert len(border.patches) < len(seen), "places are used again"
+    assert sorted(seen) == plan.crossing()[0].tolist()
+    assert border.strips == [], "nothing is kept that nobody waits for"
+
+
+def test_what_waits_is_bounded_by_the_image_not_by_the_nuclei():
+    """Strips of one row of blocks and one column, whatever lies in them; of few windows no more than their own px."""
+    pixels = np.zeros((512, 640, 3), dtype=np.uint8)
+    image, most = Image([ArrayLevel(pixels, 128)], [(1.0, 1.0)]), {}
+    for n in (20, 2_000, 20_000):
+        xy = np.random.default_rng(2).uniform(0, [640, 512], (n, 2))
+        _, plan = plan_blocks(image, xy, mpp=(0.3, 0.3), size_px=40, target_mpp=0.25, block_px=128)
+        border, held = Border(plan), []
+        for block in plan.order:
+            y0, y1, x0, x1 = plan.bounds(block)
+            border.keep(block, pixels[y0:y1, x0:x1])
+            held.append(sum(strip.lines.nbytes for strip in border.strips))
+        most[n] = max(held)
+    across, down = plan.cut.taps
+    bound = 3 * ((down - 1) * (640 + 128) + (across - 1) * 128)
+    patches = len(plan.crossing()[0]) * across * down * 3
+    assert most[20] < most[2_000] <= most[20_000] <= bound < patches / 50
+
+
+def test_numbers_of_windows_in_reading_order_are_kept_as_their_ends():
+    rng, values = np.random.default_rng(0), np.arange(500, dtype=np.int32)
+    in_order = np.sort(rng.integers(0, 6, 500)).astype(np.int32)
+    for keys in (in_order, rng.permutation(in_order)):
+        found = grouped(keys, values)
+        assert sorted(found) == sorted(set(keys.tolist()))
+        for key, group in found.items():
+            np.testing.assert_array_equal(numbers(group), np.flatnonzero(keys == key))
+            assert isinstance(group, range) == (keys is in_order)
+            assert isinstance(group, range) or group.base is None, "not a part of all of them"
+    assert numbers(None).size == 0

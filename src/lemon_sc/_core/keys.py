@@ -85,7 +85,13 @@ DECOMPOSE: Final = "decompose"
 DECOMPOSITION: Final = "decomposition"
 """``adata.obsm[DECOMPOSITION]``: cell-type compositions that were predicted."""
 
-IN_OBSM: Final = {EMBED: ("",), POOL: ("", SD), DECOMPOSE: ("",)}
+TRANSFER: Final = "transfer_labels"
+"""Record of `tl.transfer_labels` in ``uns[UNS]``, one per ``key_added``."""
+
+PROBABILITY: Final = "_probability"
+"""``adata.obs[key + PROBABILITY]``: probability of the label in ``obs[key]``."""
+
+IN_OBSM: Final = {EMBED: ("",), POOL: ("", SD), DECOMPOSE: ("",), TRANSFER: ("",)}
 """Verbs whose result under ``key`` is kept in ``obsm``, and the endings that its names there have."""
 
 STAIN_ROBUSTNESS: Final = "stain_robustness"

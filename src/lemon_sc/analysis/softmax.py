@@ -31,9 +31,9 @@ def fit_softmax(
     """Weights that minimise cross-entropy, summed over cells, plus the squared weights (no intercepts) over ``2 c``.
 
     The optimum is that of scikit-learn's ``LogisticRegression(C=c)``, and unique. Its lbfgs stops where the gradient is
-    1e-4; with the hundreds of correlated features of an embedding, probabilities are then up to 0.04 away from those of
-    the optimum, and depend on the path. Here columns are brought to the scale in which the penalised loss curves alike
-    in all of them, so that the same algorithm (L-BFGS) gets there in fewer steps than it takes to that gradient.
+    1e-4; with the hundreds of correlated features of an embedding, probabilities are then visibly away from those of
+    the optimum, and depend on the path (`benchmarks/logistic.py`). Here columns are brought to the scale in which the
+    penalised loss curves alike in all of them, so that the same algorithm (L-BFGS) gets there.
 
     Parameters
     ----------

@@ -1,15 +1,22 @@
-"""Windows that cross the borders of blocks: patches that are filled block by block."""
+"""Windows that cross the borders of blocks: what earlier blocks hold of them is kept until the last block is there.
+
+A patch per window would take memory in proportion to the nuclei. Strips along the borders hold the px of all of them,
+and are as large as the image is wide.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lemon_sc.crops.plan import numbers
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lemon_sc.crops.stream import BlockPlan
+    from lemon_sc.crops.plan import BlockPlan
 
 
 def paste_plainly(  # noqa: PLR0917 - as of the compiled one
@@ -43,81 +50,120 @@ def paste_plainly(  # noqa: PLR0917 - as of the compiled one
         patch[np.ix_(rows, cols)] = block[np.ix_(y[rows], x[cols])]
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Strip:
+    """A part of a block that windows need which are complete later.
+
+    Attributes
+    ----------
+    top, left
+        Where it lies in the level.
+    lines
+        Its px, uint8 (h, w * 3).
+    until
+        Number of the block with which the last of these windows is complete.
+    """
+
+    top: int
+    left: int
+    lines: NDArray[np.uint8]
+    until: int
+
+    @property
+    def right(self) -> int:
+        """Where it ends along x."""
+        return self.left + self.lines.shape[1] // 3
+
+
 class Border:
-    """Windows that cross blocks, while they wait for their last part.
+    """What blocks that have come by hold of windows that cross blocks.
 
     Parameters
     ----------
     plan
-        Where the windows lie.
-    shape
-        (height, width) of the level, beyond which the outermost px is repeated.
+        Where the windows lie. Its blocks come in their order.
     """
 
-    def __init__(self, plan: BlockPlan, shape: tuple[int, int]) -> None:
-        self.plan, self.shape = plan, shape
-        taps_x, taps_y = plan.cut.taps
-        self.crossing, self.waiting = plan.crossing()
-        self.slot = np.full(len(self.crossing), -1)
-        self.free = np.arange(self._most_at_once())
-        self.patches = np.zeros((len(self.free), taps_y, taps_x * 3), dtype=np.uint8)
+    def __init__(self, plan: BlockPlan) -> None:
+        self.plan = plan
+        self.crossing, self.last = plan.crossing()
+        self.strips: list[Strip] = []
 
-    def _index(self, block: int) -> NDArray[np.int64]:
-        """Which of the crossing windows have a part in a block."""
-        return np.searchsorted(self.crossing, self.plan.parts.get(block, self.crossing[:0]))
+    def _of(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Crossing windows that have a part in a block, and the last block of each."""
+        index = numbers(self.plan.parts.get(block))
+        return index, self.last[np.searchsorted(self.crossing, index)]
 
-    def _most_at_once(self) -> int:
-        """How many windows wait at the same time, so that their patches are made once and never moved."""
-        left, begun = self.waiting.copy(), np.zeros(len(self.crossing), dtype=np.bool_)
-        now = most = 0
-        for block in self.plan.order:
-            at = self._index(block)
-            now += int(np.count_nonzero(~begun[at]))
-            most = max(most, now)
-            begun[at] = True
-            left[at] -= 1
-            now -= int(np.count_nonzero(left[at] == 0))
-        return most
+    def due(self, block: int) -> NDArray[np.int64]:
+        """Windows that a block completes, ascending, int64 (b,)."""
+        index, last = self._of(block)
+        return index[last == block]
 
-    def take(self, block: int, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Keep what a block holds of them; return those that are complete now, and their patches.
+    def patches(self, index: NDArray[np.int64], block: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Source px of windows that a block completes.
 
         Parameters
         ----------
-        block
-            Number of the block. Each is taken once.
-        pixels
-            Its px, (h, w, 3).
+        index
+            Some of `due`.
+        block, pixels
+            Number of the block and its px, (h, w, 3). The blocks before have been kept, this one not yet.
 
         Returns
         -------
-        Windows, int64 (b,), and patches, uint8 (b, taps along y, taps along x * 3).
+        uint8 (b, taps along y, taps along x * 3). Beyond the image, its outermost px is repeated.
         """
-        at = self._index(block)
-        new = at[self.slot[at] < 0]
-        self.slot[new], self.free = self.free[: len(new)], self.free[len(new) :]
-        top, _, left, _ = self.plan.bounds(block)
-        lines = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
         try:
             from lemon_sc.crops.kernel import paste
         except ImportError:  # a node without numba, where a GPU cuts the crops
             paste = paste_plainly  # type: ignore[assignment]
-        start, _ = self.plan.windows(self.crossing[at])
-        paste(lines, top, left, start, self.slot[at], self.shape, self.patches)
-        self.waiting[at] -= 1
-        done = at[self.waiting[at] == 0]
-        self.free = np.concatenate([self.free, self.slot[done]])
-        return self.crossing[done].astype(np.int64), self.patches[self.slot[done]]
-
-    def complete(self, block: int, pixels: NDArray[np.uint8]) -> list[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-        """`take`, and what the plan's `cut` makes of the windows that are complete: one batch, or none."""
-        index, patches = self.take(block, pixels)
-        return [(index, self.cut(index, patches))] if len(index) else []
-
-    def cut(self, index: NDArray[np.int64], patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Crops of complete windows, uint8 (b, S, S, 3)."""
         taps_x, taps_y = self.plan.cut.taps
-        tall = patches.reshape(-1, taps_x, 3)  # one patch under the other
+        out = np.empty((len(index), taps_y, taps_x * 3), dtype=np.uint8)
+        start, _ = self.plan.windows(index)
+        top, _, left, right = self.plan.bounds(block)
+        here = Strip(top=top, left=left, lines=np.ascontiguousarray(pixels).reshape(len(pixels), -1), until=block)
+        near = [s for s in self.strips if s.left < right + taps_x and s.right > left - taps_x]
+        for strip in (*near, here):
+            paste(strip.lines, strip.top, strip.left, start, np.arange(len(index)), self.plan.shape, out)
+        return out
+
+    def cut(self, index: NDArray[np.int64], block: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What the plan's `cut` makes of the same windows, uint8 (b, S, S, 3); parameters as of `patches`."""
+        taps_x, taps_y = self.plan.cut.taps
+        tall = self.patches(index, block, pixels).reshape(-1, taps_x, 3)  # one patch under the other
         start = np.column_stack([np.zeros(len(index), dtype=np.int64), np.arange(len(index)) * taps_y])
         _, phase = self.plan.windows(index)
         return self.plan.cut(tall, start, phase)
+
+    def keep(self, block: int, pixels: NDArray[np.uint8]) -> None:
+        """Keep what later blocks need of a block, and drop what this one was the last to need.
+
+        Parameters
+        ----------
+        block, pixels
+            Number of the block and its px, (h, w, 3).
+        """
+        strips = [strip for strip in self.strips if strip.until > block]
+        index, last = self._of(block)
+        n_cols = len(self.plan.cols) - 1
+        y0, y1, x0, x1 = self.plan.bounds(block)
+        taps_x, taps_y = self.plan.cut.taps
+        below = last // n_cols > block // n_cols
+        beside = (last > block) & ~below  # those need the last columns, those below the last rows
+        for wanted, (top, left) in ((below, (y1 - taps_y + 1, x0)), (beside, (y0, x1 - taps_x + 1))):
+            if wanted.any():
+                box = self._hull(index[wanted], (max(top, y0), y1, max(left, x0), x1))
+                (a, b), (c, d) = (box[0] - y0, box[1] - y0), (box[2] - x0, box[3] - x0)
+                lines = pixels[a:b, c:d].reshape(b - a, -1).copy()
+                strips.append(Strip(top=box[0], left=box[2], lines=lines, until=int(last[wanted].max())))
+        self.strips = strips
+
+    def _hull(self, index: NDArray[np.int64], box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        """(y0, y1, x0, x1) of the part of a box that windows need."""
+        height, width = self.plan.shape
+        start, _ = self.plan.windows(index)
+        beyond = np.array([width, height]) - 1
+        low = np.clip(start, 0, beyond).min(axis=0)
+        high = np.clip(start + np.array(self.plan.cut.taps) - 1, 0, beyond).max(axis=0) + 1
+        y0, y1, x0, x1 = box
+        return max(y0, int(low[1])), min(y1, int(high[1])), max(x0, int(low[0])), min(x1, int(high[0]))

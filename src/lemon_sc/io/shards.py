@@ -42,8 +42,8 @@ CHUNK = 256
 """Rows that are decoded at once when single rows are read."""
 DIGESTS = "shards"
 JOURNAL = "shards.jsonl"
-PENDING = 2
-"""Shards that may wait to be written while the next ones are computed."""
+PENDING = 1
+"""Shards that are written while the next one is computed."""
 
 
 @dataclass(frozen=True, kw_only=True)

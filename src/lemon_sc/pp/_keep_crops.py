@@ -68,6 +68,7 @@ def keep_crops(
 
     def missing(todo: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[Any]]]]:
         part = nuclei if len(todo) == len(nuclei) else nuclei.take(todo)  # no copy of all
+        del todo  # which need not be held while they are cut
         for at, crops in watched(scene, part, qc, record):
             yield at, {"crops": crops, "verdict": verdict_codes(qc[part.row[at]])}
 

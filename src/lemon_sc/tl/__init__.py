@@ -11,6 +11,7 @@ from lemon_sc.tl._probe import probe
 from lemon_sc.tl._provenance import provenance
 from lemon_sc.tl._retrieve import retrieve
 from lemon_sc.tl._stain_robustness import stain_robustness
+from lemon_sc.tl._transfer_labels import transfer_labels
 
 __all__ = [
     "DecompositionProtocol",
@@ -25,4 +26,5 @@ __all__ = [
     "provenance",
     "retrieve",
     "stain_robustness",
+    "transfer_labels",
 ]

@@ -1,0 +1,156 @@
+"""Labelled nuclei to learn from: those of a table, or those that ship with the package, a file for each encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lemon_sc._core import keys
+from lemon_sc._core.errors import bad_value, listing, missing_key, one_of
+from lemon_sc.io.durable import write_whole
+from lemon_sc.tl._expression import embedded_rows
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+FOLDER = Path(__file__).with_name("label_references")
+_STAIN = ", stain "
+"""Where the words of an embedding begin to name its stain."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LabelReference:
+    """Labelled cells."""
+
+    name: str
+    encoder: str
+    """In words, what made the embedding, as ``obs[use_rep + "_encoder"]`` says it; empty where nobody says."""
+    x: NDArray[np.float32]
+    """(R, D), finite."""
+    labels: NDArray[np.str_]
+    """(R,)."""
+    slides: NDArray[np.str_] | None
+    """(R,)."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Licence, source and the like, for the record."""
+    n_left_out: int = 0
+    """Cells of the table without an embedding, label or slide."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of embedding, labels and slides."""
+        made = hashlib.sha256(np.ascontiguousarray(self.x, dtype=np.float32).tobytes())
+        for texts in (self.labels, self.slides):
+            made.update(json.dumps(None if texts is None else texts.tolist()).encode())
+        return made.hexdigest()
+
+
+def of_table(adata: AnnData, *, use_rep: str, groupby: str, slides: str | None) -> LabelReference:
+    """Cells of a table that have an embedding, a label and, if they are asked for, a slide."""
+    for what, column in (("groupby", groupby), ("slides", slides)):
+        if column is not None and column not in adata.obs:
+            fix = f"`{what}=` names a column of the reference."
+            raise missing_key(column, where="reference.obs", have=adata.obs.columns, fix=fix)
+    if adata.obs[groupby].dtype.kind in "iufc":
+        fix = "If its numbers stand for classes: `.astype('category')`."
+        must, got = "name a column of classes (categorical, text or bool)", f"{groupby} ({adata.obs[groupby].dtype})"
+        raise bad_value("groupby", must=must, got=got, fix=fix)
+    rep, rows = embedded_rows(adata, use_rep)
+    named = adata.obs[[groupby, *([slides] if slides else [])]].notna().all(axis=1).to_numpy()
+    if not (rows & named).any():
+        msg = (
+            f"The reference has no cell to learn from: of {adata.n_obs}, {int(rows.sum())} have an embedding in "
+            f"obsm[{use_rep!r}] and {int(named.sum())} a label in obs[{groupby!r}]"
+            + (f" and a slide in obs[{slides!r}]." if slides else ".")
+        )
+        raise ValueError(msg)
+    kept = rows & named
+    return LabelReference(
+        name="table",
+        encoder=encoder_of(adata, use_rep),
+        x=np.asarray(rep[kept], dtype=np.float32),
+        # types become columns, and no file can hold one with a slash
+        labels=adata.obs.loc[kept, groupby].astype(str).str.replace("/", "_", regex=False).to_numpy(dtype=str),
+        slides=adata.obs.loc[kept, slides].astype(str).to_numpy(dtype=str) if slides else None,
+        n_left_out=int((~kept).sum()),
+    )
+
+
+def encoder_of(adata: AnnData, use_rep: str) -> str:
+    """In words, what made an embedding; empty where the table does not say."""
+    column = use_rep + keys.ENCODER
+    made = adata.obs[column].dropna().astype(str).unique() if column in adata.obs else []
+    return str(made[0]) if len(made) else ""
+
+
+def check_same_encoder(reference: LabelReference, words: str, *, use_rep: str) -> bool:
+    """Raise if the reference was embedded by another encoder, or only one side says by which.
+
+    Stain may differ: nuclei whose stain was normalised may be compared with a reference whose was not. Returns whether
+    it does.
+    """
+    if reference.encoder.split(_STAIN)[0] != words.split(_STAIN)[0]:
+        msg = (
+            f"Reference and query were embedded differently: obsm[{use_rep!r}] of the reference by "
+            f"{reference.encoder or 'an unknown model'!r}, of the query by {words or 'an unknown model'!r}. Their "
+            "columns do not mean the same. Embed both with `lm.tl.embed` and the same model."
+        )
+        raise ValueError(msg)
+    return reference.encoder != words
+
+
+def write_reference(reference: LabelReference, folder: Path = FOLDER) -> Path:
+    """Write a reference to ``<name>-<model>.npz``, the embedding as float16, in place of one of that name and model."""
+    types, code = np.unique(reference.labels, return_inverse=True)
+    slides, slide = np.unique(np.zeros(0, str) if reference.slides is None else reference.slides, return_inverse=True)
+    facts = {"name": reference.name, "encoder": reference.encoder, **reference.facts}
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        x=reference.x.astype(np.float16),
+        code=code.astype(np.uint8),
+        types=types,
+        slide=slide.astype(np.uint16),
+        slides=slides,
+        facts=np.array(json.dumps(facts, sort_keys=True)),
+    )
+    path = folder / f"{reference.name}-{reference.encoder.split(',')[0].split(' ')[0]}.npz"
+    write_whole(path, content.getvalue())
+    return path
+
+
+def read_reference(path: Path) -> LabelReference:
+    """What `write_reference` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        facts = json.loads(str(file["facts"]))
+        return LabelReference(
+            name=facts.pop("name"),
+            encoder=facts.pop("encoder"),
+            x=file["x"].astype(np.float32),
+            labels=file["types"][file["code"]],
+            slides=file["slides"][file["slide"]] if len(file["slides"]) else None,
+            facts=facts,
+        )
+
+
+def shipped(name: str, words: str, *, use_rep: str) -> LabelReference:
+    """The reference of that name for the encoder of an embedding, given in words."""
+    files = sorted(FOLDER.glob("*.npz"))
+    one_of("reference", name, sorted({path.name.split("-")[0] for path in files}))
+    found = [read_reference(path) for path in files if path.name.split("-")[0] == name]
+    for reference in found:
+        if words and reference.encoder.split(_STAIN)[0] == words.split(_STAIN)[0]:
+            return reference
+    msg = (
+        f"The reference {name!r} was embedded by {listing(sorted(r.encoder for r in found))}, obsm[{use_rep!r}] by "
+        f"{words or 'an unknown model'!r}. Embed the nuclei with one of these models, or give labelled nuclei of your "
+        "own, embedded as these are, as `reference`."
+    )
+    raise ValueError(msg)
