@@ -23,6 +23,7 @@ RUNS = {
     },
     "train_guided": GUIDED,
     "train_wide": GUIDED,
+    "train_large": GUIDED,
 }
 METHODS = {
     "moco_a0": ("MoCo v3, a0", "#999999"),

@@ -119,11 +119,11 @@ print(f"largest error of a nucleus centre: {error_px.max():.1e} px")
 # %% [markdown]
 # ## Embed
 #
-# The default model, `guided_ti8`, is a small vision transformer that comes with the package: 192 learned columns. With
-# the weights of LEMON at hand, `model="lemon"` gives 384 instead, and the rest of this tutorial stays the same.
+# The default model, `guided_ti8`, is a small vision transformer that comes with the package. It learned to tell what
+# can be measured in a nucleus, and its 72 columns are what it tells, with names and units. With the weights of LEMON at
+# hand, `model="lemon"` gives 384 columns without names instead, and the rest of this tutorial stays the same.
 #
-# Beside it we keep `morphometry`, which finds the nucleus in the crop and measures its shape, stain and texture. Its
-# columns have names and units.
+# Beside it we keep `morphometry`, which finds the nucleus in the crop and takes the measurements themselves.
 
 # %%
 lm.tl.embed(sdata)

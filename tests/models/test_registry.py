@@ -41,7 +41,7 @@ def test_the_state_of_a_model_is_one_line():
 def test_the_default_is_the_encoder_that_comes_with_the_package(model):
     encoder = lm.models.as_encoder(model)
     assert encoder.card == lm.models.available()[0]
-    assert encoder.encode(crops()).shape == (4, encoder.card.dim) == (4, 192)
+    assert encoder.encode(crops()).shape == (4, encoder.card.dim) == (4, 72)
 
 
 def test_an_encoder_is_passed_through():

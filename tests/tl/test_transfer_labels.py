@@ -224,7 +224,9 @@ def test_a_name_that_is_no_reference_and_an_embedding_that_none_has():
     query = table()
     with pytest.raises(ValueError, match=r"`reference` must be one of \['nucls'\], got 'nucles'. Did you mean 'nucls'"):
         lm.tl.transfer_labels(query, reference="nucles")
-    with pytest.raises(ValueError, match=r"'nucls' was embedded by \['morphometry.*by 'm sha256:abc.*of your own"):
+    with pytest.raises(
+        ValueError, match=r"'nucls' was embedded by \['guided_ti8.*'morphometry.*by 'm sha256:abc.*of your"
+    ):
         lm.tl.transfer_labels(query)
     with pytest.raises(ValueError, match="obsm\\['X_lemon'\\] by 'an unknown model'"):
         lm.tl.transfer_labels(table(words=None))

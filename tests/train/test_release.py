@@ -123,6 +123,40 @@ def test_half_precision_halves_the_file_and_hardly_changes_an_embedding(run, tmp
     np.testing.assert_allclose(half.encode(crops()), full.encode(crops()), atol=2e-2)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_what_a_guided_encoder_tells_has_names_and_units(tmp_path, precision):
+    """On the crops that gave the scales, what is told varies about what is measured."""
+    images = crops(64)
+    recipe = debug(method="guided", options={}, augmentation="light", epochs=1, epoch_length=32)
+    run = fit(recipe, corpus=tiny_corpus(), out=tmp_path / "run", device="cpu")
+    card = export(run, tmp_path / "told.safetensors", precision=precision, readout=True)
+    plain, told = (lm.models.load(path) for path in (run.weights, tmp_path / "told.safetensors"))
+    assert told.card == card
+    assert card.dim == len(card.features) == 72
+    state = torch.load(run.checkpoint, weights_only=True)["method"]
+    every = plain.encode(images) @ state["guide.head.weight"].numpy().T + state["guide.head.bias"].numpy()
+    every = every * state["guide.deviation"].numpy() + state["guide.mean"].numpy()
+    made = dict(zip(card.features, told.encode(images).T, strict=True))
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if precision == "fp32" else {"rtol": 2e-2, "atol": 2e-2}
+    np.testing.assert_allclose(made["area_um2"], every[:, 1], **tolerance)
+    np.testing.assert_allclose(made["e_outside_mean"], every[:, 51], **tolerance)
+    np.testing.assert_allclose(made["blue_p98"], every[:, -1], **tolerance)
+    np.testing.assert_allclose(made["red_p02"], every[:, 92], **tolerance)
+    again = fit(
+        debug(init=str(tmp_path / "told.safetensors"), epochs=1, epoch_length=32),
+        corpus=tiny_corpus(),
+        out=tmp_path / "on",
+        device="cpu",
+    )
+    assert lm.models.load(again.weights).card.training["began_with"]["sha256"] == card.sha256
+
+
+def test_an_encoder_that_was_not_guided_tells_nothing(run, tmp_path):
+    with pytest.raises(ValueError, match="`readout` must be False: the encoder was not guided"):
+        export(run, tmp_path / "x.safetensors", readout=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_layer_scales_and_the_teacher_of_dinov2_are_read_back(checkpoint_of, tmp_path):
     options = {"n_local": 0, "prototypes": 16, "hidden": 16, "bottleneck": 8}
     source = checkpoint_of(debug(method="dinov2", options=options, layer_scale=0.5, image_px=48))

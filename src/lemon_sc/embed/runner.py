@@ -201,7 +201,10 @@ def fast_path(encoder: Encoder, *, device: str, dtype: str) -> FastViT | None:
 
     if not fits(module):
         return None
-    if module.patch_embed.img_size != (card.input_px, card.input_px) or module.embed_dim != card.dim:
+    if (
+        module.patch_embed.img_size != (card.input_px, card.input_px)
+        or (module.num_classes or module.embed_dim) != card.dim
+    ):
         return None
     return FastViT(module, mean=card.mean, std=card.std, device=device, dtype=dtype)
 

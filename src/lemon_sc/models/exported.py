@@ -55,7 +55,7 @@ def read_card(file: Path) -> ModelCard:
         raise ValueError(msg)
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
     card = ModelCard(**fields)
-    if card.num_heads < 1 or card.dim % card.num_heads:
+    if card.num_heads < 1 or (not card.features and card.dim % card.num_heads):
         msg = f"{path} is damaged: {card.num_heads} heads cannot share a width of {card.dim}. Fetch or export it again."
         raise ValueError(msg)
     return card
@@ -102,12 +102,12 @@ def load_exported(path: Path) -> Encoder:
 
 
 def network(card: ModelCard, state: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """The cell ViT of a card, as deep as its weights are; they are not loaded.
+    """The cell ViT of a card, as wide and deep as its weights are, and with their linear layer; they are not loaded.
 
     Parameters
     ----------
     card
-        Says width, heads and crop.
+        Says heads and crop, and the width where there is no linear layer after the class token.
     state
         Names and tensors.
 
@@ -118,9 +118,10 @@ def network(card: ModelCard, state: dict[str, torch.Tensor]) -> torch.nn.Module:
     from lemon_sc.models.vit import cell_vit
 
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    width, n_out = (card.dim, 0) if "head.weight" not in state else (state["head.weight"].shape[1], card.dim)
     layer_scale = 1.0 if "blocks.0.ls1.gamma" in state else None  # the value is replaced
     return cell_vit(
-        dim=card.dim, num_heads=card.num_heads, depth=depth, image_px=card.input_px, layer_scale=layer_scale
+        dim=width, num_heads=card.num_heads, depth=depth, image_px=card.input_px, layer_scale=layer_scale, n_out=n_out
     )
 
 

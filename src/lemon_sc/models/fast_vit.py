@@ -54,8 +54,8 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 def fits(module: nn.Module | None) -> TypeGuard[VisionTransformer]:
     """Whether a module is a plain ViT: what `FastViT` computes is then what its forward pass computes.
 
-    That is timm's VisionTransformer in eval mode and float32, square, pooled to its class token, without head,
-    registers, layer scale, norms of queries and keys, hooks, or layers of other types.
+    That is timm's VisionTransformer in eval mode and float32, square, pooled to its class token, with one linear
+    layer after it or none, without registers, layer scale, norms of queries and keys, hooks, or layers of other types.
 
     Parameters
     ----------
@@ -79,6 +79,8 @@ def fits(module: nn.Module | None) -> TypeGuard[VisionTransformer]:
     names = [f"blocks.{i}.{layer}" for i in range(len(module.blocks)) for layer in (*norms, *linears)]
     expected = {f"{name}.{kind}" for name in (*names, "norm", "patch_embed.proj") for kind in ("weight", "bias")}
     state = module.state_dict()
+    if isinstance(module.head, nn.Linear):
+        expected |= {"head.weight", "head.bias"}
     if state.keys() != {*expected, "cls_token", "pos_embed"} or any(v.dtype != torch.float32 for v in state.values()):
         return False
     grid, patch = module.patch_embed.grid_size, module.patch_embed.patch_size
@@ -138,6 +140,10 @@ class FastViT:
         self._norm = self._norm_of(module.norm)
         self._blocks = [self._block_of(block, linear) for block in module.blocks[:-1]]
         self._last = self._block_of(module.blocks[-1], linear, parted=True)
+        self._head: tuple[torch.Tensor, torch.Tensor] | None = None
+        if isinstance(module.head, nn.Linear):  # in float32: its outputs may be far from 0
+            weight, bias = (v.detach().clone().to(self.device) for v in (module.head.weight, module.head.bias))
+            self._head = weight, bias
 
     def _own(self, values: torch.Tensor) -> torch.Tensor:
         return values.detach().to(self.device, self.dtype, copy=True)
@@ -187,7 +193,7 @@ class FastViT:
 
         Returns
         -------
-        (N, D) in the precision of this object, on its device.
+        (N, D) in the precision of this object, float32 after a linear layer, on its device.
         """
         if self.device.type != "cpu":
             return self._forward(x_NHWC, self._attend)
@@ -226,7 +232,8 @@ class FastViT:
             (qkv,) = block.qkv
             normed = block.norm2.after_adding(x, block.project(attend(qkv(normed))))
             normed = after.norm1.after_adding(x, block.fc2(block.fc1(normed, gelu=True)))
-        return self._last_block(x.unflatten(0, (-1, self.tokens)), normed.unflatten(0, (-1, self.tokens)))
+        made = self._last_block(x.unflatten(0, (-1, self.tokens)), normed.unflatten(0, (-1, self.tokens)))
+        return made if self._head is None else F.linear(made.float(), *self._head)
 
     def _embed(self, x_NHWC: torch.Tensor) -> torch.Tensor:
         """Tokens (N, T, D) of uint8 crops."""

@@ -64,6 +64,7 @@ def cell_vit(
     image_px: int = INPUT_PX,
     drop_path: float = 0.0,
     layer_scale: float | None = None,
+    n_out: int = 0,
     generator: torch.Generator | None = None,
 ) -> VisionTransformer:
     """A cell ViT of any size.
@@ -78,12 +79,14 @@ def cell_vit(
         Probability that a sample skips the last block in training; it falls linearly to 0 at the first.
     layer_scale
         First value of a learned factor on the output of each half of a block; ``None`` for none.
+    n_out
+        Outputs of a linear layer after the class token; 0 for none.
     generator
         Randomness of the initial weights; ``None`` seeds one with 0.
 
     Returns
     -------
-    The network, initialised, taking normalised crops (n, 3, image_px, image_px) to (n, dim).
+    The network, initialised, taking normalised crops (n, 3, image_px, image_px) to (n, dim), or (n, n_out).
 
     Raises
     ------
@@ -103,7 +106,7 @@ def cell_vit(
             mlp_ratio=4,
             qkv_bias=True,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            num_classes=0,
+            num_classes=n_out,
             global_pool="token",
             weight_init="skip",
             drop_path_rate=drop_path,

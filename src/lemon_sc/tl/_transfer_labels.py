@@ -39,7 +39,7 @@ def transfer_labels(
     groupby: str = "type",
     slides: str | None = None,
     use_rep: str = keys.X_LEMON,
-    standardize: str = "reference",
+    standardize: str | None = None,
     rng: RNG = 0,
     key_added: str = keys.NUCLEUS_TYPE,
 ) -> None:
@@ -72,7 +72,8 @@ def transfer_labels(
     standardize
         ``"reference"``: features are standardised with mean and standard deviation of the reference. ``"query"``: those
         of the table with its own, which takes off what another stain or scanner adds. But a table that holds one type
-        alone would then be given all of them: only for many nuclei of mixed tissue.
+        alone would then be given all of them: only for many nuclei of mixed tissue. ``None``: ``"query"`` for a
+        reference that ships, which is of other laboratories, and ``"reference"`` for a table.
     %(rng)s
     %(key_added)s
 
@@ -118,10 +119,12 @@ def transfer_labels(
     True
     """
     adata = as_table(adata)
-    one_of("standardize", standardize, STANDARDIZE)
+    if standardize is not None:
+        one_of("standardize", standardize, STANDARDIZE)
     _check_place(adata, check_key(key_added), use_rep)
     rep, rows = embedded_rows(adata, use_rep)
     known = _resolve(adata, reference, groupby=groupby, slides=slides, use_rep=use_rep)
+    how = standardize or ("reference" if known.name == "table" else "query")
     if known.x.shape[1] != rep.shape[1]:
         must = f"have {rep.shape[1]} columns in obsm[{use_rep!r}], as the table has"
         raise bad_value("reference", must=must, got=known.x.shape)
@@ -129,10 +132,10 @@ def transfer_labels(
         stratified(known.labels, rng=as_generator(rng)) if known.slides is None else leave_one_group_out(known.slides)
     )
     model = fit_labels(known.x, known.labels, folds)
-    if standardize == "query" and rows.sum() < ENOUGH:
+    if how == "query" and rows.sum() < ENOUGH:
         logger.warning("standardised with mean and sd of %d cells: too few to stand for a slide", int(rows.sum()))
     made = np.full((adata.n_obs, len(model.classes)), np.nan, dtype=np.float32)
-    made[rows] = predict_labels(model, rep if rows.all() else rep[rows], standardize=standardize)
+    made[rows] = predict_labels(model, rep if rows.all() else rep[rows], standardize=how)
     names = pd.Index(model.classes, dtype=object)
     code = np.full(adata.n_obs, -1)
     code[rows] = made[rows].argmax(axis=1)
@@ -141,7 +144,7 @@ def transfer_labels(
     adata.obs[key_added + keys.PROBABILITY] = made.max(axis=1)
     record = {
         "use_rep": use_rep,
-        "standardize": standardize,
+        "standardize": how,
         **_record_of(known, model),
         "groupby": groupby if known.name == "table" else "",
         "slides": slides or "",

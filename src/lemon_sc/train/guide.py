@@ -27,6 +27,8 @@ N_RINGS, N_ORDERS = 5, 4
 """Rings around the centre, 4 px wide each, and angular orders 0 to 3."""
 SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 """Quantiles of the colours of a crop."""
+COLOURS = tuple(f"{colour}_p{round(100 * share):02d}" for share in SHARES for colour in ("red", "green", "blue"))
+"""Names of the quantiles, in their order."""
 N_TARGETS = len(FEATURES) + 2 * N_RINGS * N_ORDERS + 3 * len(SHARES)
 TAILS = (0.5, 99.5)
 """Percentiles to which targets are clipped."""
@@ -148,6 +150,21 @@ class Guide(nn.Module):
         scales = {"low": low, "high": high, "mean": found.mean(axis=0), "deviation": found.std(axis=0) + FLOOR}
         for name, value in scales.items():
             getattr(self, name).copy_(torch.from_numpy(value))
+
+    def readout(self) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+        """The linear layer in the units of what it tells: the measurements and the colours, which have names.
+
+        Left out are whether a nucleus was found, which hardly varies, and rings. These are means over places, not over
+        a nucleus; they teach the encoder, but a probe that is given them beside the others has more to learn by heart.
+
+        Returns
+        -------
+        Weights (72, D), what they add to, (72,), and the names of the columns.
+        """
+        named = FEATURES[1:]
+        rows = [*range(1, len(FEATURES)), *range(N_TARGETS - len(COLOURS), N_TARGETS)]
+        scale, weight, bias = self.deviation[rows], self.head.weight.detach()[rows], self.head.bias.detach()[rows]
+        return weight * scale[:, None], bias * scale + self.mean[rows], (*named, *COLOURS)
 
     @torch.no_grad()
     def targets_of(self, views: torch.Tensor) -> torch.Tensor:

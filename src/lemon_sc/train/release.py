@@ -18,6 +18,7 @@ from lemon_sc.models.checkpoint import digest
 from lemon_sc.models.exported import SCHEMA, read_card
 from lemon_sc.train.build import build_method
 from lemon_sc.train.checkpoint import CHECKPOINT, read_checkpoint, write_whole
+from lemon_sc.train.guided import Guided
 from lemon_sc.train.logs import last_values
 from lemon_sc.train.recipes import ENCODERS, Recipe
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lemon_sc.train.loop import Run
+    from lemon_sc.train.method import Method
 
 LICENCE = "BSD-3-Clause"
 """Of weights that are released with this package."""
@@ -45,6 +47,7 @@ def export(
     metrics: Mapping[str, float] | None = None,
     precision: str = "fp32",
     layout: str = "safetensors",
+    readout: bool = False,
 ) -> ModelCard:
     """Write the encoder of a run as a weight file that `lm.models.load` reads.
 
@@ -67,6 +70,9 @@ def export(
         ``"safetensors"``: the encoder. ``"moco_v3"``: a training state as LEMON's was published, with projector,
         predictor and momentum encoder; for ViT-S/8 and ViT-B/8 at 40 px, normalised with LEMON's statistics, since the
         layout has no place to say another. It has no card.
+    readout
+        Of a run of `Guided`: what the encoder tells of a crop, 72 columns with the names and units of `morphometry`,
+        and quantiles of the colours, in place of its class token.
 
     Returns
     -------
@@ -77,7 +83,7 @@ def export(
     FileNotFoundError
         There is no checkpoint.
     ValueError
-        It is damaged, or the layout cannot hold the encoder.
+        It is damaged, the layout cannot hold the encoder, or it was not guided and tells nothing.
     OSError
         The disk is full, or cannot be written to; nothing is half-written.
     """
@@ -94,6 +100,8 @@ def export(
     logged = last_values(source.parent)
     scores = {k: v for k, v in logged.items() if k in {"loss", "rank", "cosine", "probe"}} | dict(metrics or {})
     card = _card(name or path.name.split(".")[0], recipe, found, license=license, metrics=scores)
+    if readout:
+        card = _add_readout(card, state, method, layout=layout)
     if layout == "moco_v3":
         content = _moco_v3(found, state, recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +110,15 @@ def export(
     dtype = PRECISIONS[precision]
     cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
     return write_pair(path, cast, card, schema=SCHEMA)
+
+
+def _add_readout(card: ModelCard, state: dict[str, torch.Tensor], method: Method, *, layout: str) -> ModelCard:
+    """The linear layer of a guided run beside the weights, in place, and the card of both."""
+    if not isinstance(method, Guided) or layout != "safetensors":
+        must = "be False: the encoder was not guided" if layout == "safetensors" else f"be False for {layout!r}"
+        raise bad_value("readout", must=must, got=True)
+    state["head.weight"], state["head.bias"], names = method.guide.readout()
+    return dataclasses.replace(card, dim=len(names), features=names)
 
 
 def _checkpoint_of(run: str | PathLike[str] | Run) -> Path:

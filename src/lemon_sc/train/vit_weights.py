@@ -47,7 +47,8 @@ def fill_vit(vit: VisionTransformer, weights: str, *, what: str, name: str, keep
     if not isinstance(source, VisionTransformer):
         msg = f"{what} is a {type(source).__name__}, not a vision transformer. Name the weights of a {name}."
         raise ValueError(msg)
-    state, own = dict(source.state_dict()), vit.state_dict()
+    own = vit.state_dict()  # without a linear layer after the class token, which is no part of what learns on
+    state = {k: v for k, v in source.state_dict().items() if k in own or not k.startswith("head.")}
     if keep_positions:
         state["pos_embed"] = own["pos_embed"]
     elif state["pos_embed"].shape != own["pos_embed"].shape:
