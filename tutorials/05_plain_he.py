@@ -68,13 +68,13 @@ ax = lm.pl.outlines(slide, shapes_key="he_nuclei", table_key="he_nuclei_table")
 # %% [markdown]
 # ## Embedding and types
 #
-# Morphometry: named measurements of size, shape, stain and texture, one row per nucleus. Types are learned from
+# The encoder that comes with the package tells size, shape, stain and texture of each nucleus. Types are learned from
 # labelled nuclei in the same embedding: 370 of breast tumours ship with the package; your own table takes their place
 # with `reference=`. The phantom is no breast tumour, and not even tissue: its fibroblasts and endothelium should become
 # *nonTIL_stromal*, its lymphocytes and plasma cells *sTIL*, its tumour cells *tumor_any*.
 
 # %%
-lm.tl.embed(slide, model="morphometry", table_key="he_nuclei_table")
+lm.tl.embed(slide, table_key="he_nuclei_table")
 lm.tl.transfer_labels(nuclei)
 known = truth.obs["truth_type"].to_numpy()[matched.truth]
 print(pd.crosstab(known, nuclei.obs["nucleus_type"].to_numpy()[matched.prediction], rownames=[""], colnames=[""]))
@@ -99,7 +99,7 @@ ax = lm.pl.morphology_map(cells, basis="umap", color="nucleus_type")
 # says which of them are alike in neighbours.
 
 # %%
-names = lm.models.load("morphometry").card.features
+names = nuclei.uns["lemon_sc"]["embed"]["X_lemon"]["features"]
 types = cells.obsm["nucleus_type"]
 values = np.hstack([cells.obsm["z"], types.to_numpy()])
 features = ad.AnnData(values, obs=cells.obs.copy(), obsm={"spatial": cells.obsm["spatial"]})

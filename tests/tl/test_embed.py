@@ -138,7 +138,7 @@ def test_the_default_is_interpretable_and_recorded(scene, tmp_path):
     lm.tl.embed(sdata)
     table = sdata["table"]
     record = table.uns["lemon_sc"]["embed"]["X_lemon"]
-    assert record["model"] == "morphometry"
+    assert record["model"] == "guided_ti8"
     assert len(record["features"]) == table.obsm["X_lemon"].shape[1]
     sdata.write(tmp_path / "s.zarr")
     table.write_h5ad(tmp_path / "t.h5ad")
