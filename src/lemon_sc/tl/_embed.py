@@ -50,7 +50,7 @@ def embed(
         The SpatialData is needed where crops were not kept. A list holds several, or paths of SpatialData stores with
         extracted nuclei: their tables are read, and replaced by the embedded ones, on disk.
     model
-        ``None`` (`morphometry`, interpretable, needs no weights), a name of `lm.models.available`, the path of a
+        ``None`` (`guided_ti8`, which comes with the package), a name of `lm.models.available`, the path of a
         checkpoint, an `lm.models.Encoder`, or a pair of a `torch.nn.Module` or callable and its `lm.models.ModelCard`.
     %(key_added)s
     %(table_key)s
