@@ -163,3 +163,19 @@ def test_files_without_the_mark_are_read_as_before(tmp_path):
     path.write_bytes(b"not safetensors")
     with pytest.raises(ValueError, match="is not a readable safetensors"):
         lm.models.load(path)
+
+
+def test_heads_share_the_width_before_a_linear_layer(tmp_path):
+    """Not that of what comes after it."""
+    module = cell_vit(**SIZE, n_out=7, generator=torch.Generator().manual_seed(5)).eval()
+    path = tmp_path / "told.safetensors"
+    save_file(module.state_dict(), path, metadata={"format": "pt", "lemon_sc": "lemon_sc.encoder/1"})
+    card = ModelCard(
+        name="told", dim=7, num_heads=3, features=tuple("abcdefg"), sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1),
+    )  # fmt: skip
+    path.with_suffix(".json").write_text(card_text(card, schema="lemon_sc.encoder/1"))
+    np.testing.assert_allclose(lm.models.load(path).encode(crops()), truth(module, crops()), atol=1e-5)
+    path.with_suffix(".json").write_text(card_text(dataclasses.replace(card, num_heads=5), schema="lemon_sc.encoder/1"))
+    with pytest.raises(ValueError, match="told is damaged: 5 heads cannot share a width of 24"):
+        lm.models.load(path)

@@ -125,6 +125,18 @@ def test_batches_and_threads_change_no_bit(vit, crops, dtype):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("num_classes", [0, 72])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_number_of_threads_changes_no_sum(dtype, num_classes):
+    """Not those of the class tokens alone, either, which are long and few: one in some hundred crops showed it."""
+    images = nuclei(1024)
+    model = fast(small(embed_dim=384, depth=1, num_heads=6, num_classes=num_classes), dtype)
+    model.threads = 1
+    parts = [np.concatenate([model.encode(part) for part in np.split(images, 1024 // size)]) for size in AT_ONCE]
+    for part in parts[1:]:
+        np.testing.assert_array_equal(part, parts[0])
+
+
 @pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize(
     "options",

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from lemon_sc._core.errors import bad_value, one_of
-from lemon_sc.analysis.softmax import fit_softmax
+from lemon_sc.analysis.softmax import softmax_path
 from lemon_sc.metrics.classification import ClassificationScores, classification
 from lemon_sc.metrics.correlation import constant_floor
 
@@ -195,7 +195,5 @@ def _solutions(z_ND: Array, code: NDArray[np.intp], c_P: NDArray[np.floating]) -
     """Weights (D, K) and intercepts (K,) for each inverse penalty."""
     # Turned until its columns are uncorrelated, which the penalty does not notice and the solver likes.
     _, turn = np.linalg.eigh(z_ND.T @ z_ND)
-    turned, weight, found = z_ND @ turn, _even(code), None
-    for c in c_P:
-        found = fit_softmax(turned, code, c=float(c), weight_N=weight, start=found)
-        yield turn @ found[0], found[1]
+    for weight_DK, intercept_K in softmax_path(z_ND @ turn, code, c_P, weight_N=_even(code)):
+        yield turn @ weight_DK, intercept_K

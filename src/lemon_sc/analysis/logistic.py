@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from lemon_sc._core.log import progress
 from lemon_sc.analysis import ridge
-from lemon_sc.analysis.softmax import fit_softmax
+from lemon_sc.analysis.softmax import softmax_path
 from lemon_sc.metrics.classification import METRICS, ClassificationScores, classification
 from lemon_sc.metrics.correlation import constant_floor
 
@@ -246,10 +246,9 @@ def _predictions(
     k = min(ridge.n_components(n_pcs, n_features=x_train.shape[1], n_cells=len(x_train)), len(x_train))
     pca = PCA(k, svd_solver="full" if len(x_train) < x_train.shape[1] else "covariance_eigh")
     rotation = make_pipeline(StandardScaler(), pca)
-    z_train, z_test, found = rotation.fit_transform(x_train), rotation.transform(x_test), None
-    for c in c_P:
-        found = fit_softmax(z_train, own, c=c, start=found)
-        yield softmax(z_test @ found[0] + found[1], axis=1)
+    z_train, z_test = rotation.fit_transform(x_train), rotation.transform(x_test)
+    for weight, intercept in softmax_path(z_train, own, c_P):
+        yield softmax(z_test @ weight + intercept, axis=1)
 
 
 def _row(scores: ClassificationScores) -> list[float]:

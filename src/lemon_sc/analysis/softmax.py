@@ -10,6 +10,8 @@ from scipy.optimize import minimize
 from lemon_sc._core.log import logger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -83,3 +85,25 @@ def fit_softmax(
         logger.warning(msg, found.nit)
     w_DK = (found.x.reshape(k, -1) * scale).T
     return w_DK[:-1], w_DK[-1]
+
+
+def softmax_path(
+    x_ND: Array, code_N: NDArray[np.intp], c_P: NDArray[np.floating], *, weight_N: Array | None = None
+) -> Iterator[tuple[Array, Array]]:
+    """Solutions for one penalty after the other, each begun at the one before.
+
+    Parameters
+    ----------
+    x_ND, code_N, weight_N
+        As for `fit_softmax`.
+    c_P
+        Inverse penalties, strong penalties first: that is the shorter way.
+
+    Yields
+    ------
+    Weights and intercepts, as `fit_softmax` gives them.
+    """
+    found = None
+    for c in c_P:
+        found = fit_softmax(x_ND, code_N, c=float(c), weight_N=weight_N, start=found)
+        yield found

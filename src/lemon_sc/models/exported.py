@@ -54,11 +54,7 @@ def read_card(file: Path) -> ModelCard:
         msg = f"{path} is damaged: it lacks {listing(missing)}. Fetch or export it again."
         raise ValueError(msg)
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
-    card = ModelCard(**fields)
-    if card.num_heads < 1 or (not card.features and card.dim % card.num_heads):
-        msg = f"{path} is damaged: {card.num_heads} heads cannot share a width of {card.dim}. Fetch or export it again."
-        raise ValueError(msg)
-    return card
+    return ModelCard(**fields)
 
 
 def is_exported(path: Path) -> bool:
@@ -114,11 +110,21 @@ def network(card: ModelCard, state: dict[str, torch.Tensor]) -> torch.nn.Module:
     Returns
     -------
     The network, with initial weights.
+
+    Raises
+    ------
+    ValueError
+        Heads that cannot share the width.
     """
     from lemon_sc.models.vit import cell_vit
 
-    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     width, n_out = (card.dim, 0) if "head.weight" not in state else (state["head.weight"].shape[1], card.dim)
+    if card.num_heads < 1 or width % card.num_heads:
+        msg = (
+            f"{card.name} is damaged: {card.num_heads} heads cannot share a width of {width}. Fetch it again."
+        )
+        raise ValueError(msg)
+    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     layer_scale = 1.0 if "blocks.0.ls1.gamma" in state else None  # the value is replaced
     return cell_vit(
         dim=width, num_heads=card.num_heads, depth=depth, image_px=card.input_px, layer_scale=layer_scale, n_out=n_out

@@ -232,8 +232,7 @@ class FastViT:
             (qkv,) = block.qkv
             normed = block.norm2.after_adding(x, block.project(attend(qkv(normed))))
             normed = after.norm1.after_adding(x, block.fc2(block.fc1(normed, gelu=True)))
-        made = self._last_block(x.unflatten(0, (-1, self.tokens)), normed.unflatten(0, (-1, self.tokens)))
-        return made if self._head is None else F.linear(made.float(), *self._head)
+        return self._last_block(x.unflatten(0, (-1, self.tokens)), normed.unflatten(0, (-1, self.tokens)))
 
     def _embed(self, x_NHWC: torch.Tensor) -> torch.Tensor:
         """Tokens (N, T, D) of uint8 crops."""
@@ -252,18 +251,25 @@ class FastViT:
         return out.transpose(1, 2).reshape(len(qkv_M3D), self.dim)
 
     def _last_block(self, x_NTD: torch.Tensor, normed_NTD: torch.Tensor) -> torch.Tensor:
-        """The normed class token after the last block, (N, D)."""
+        """What the last block, the norm and the linear layer after it make of the class token, (N, D)."""
         n = len(x_NTD)
-        block, first_ND = self._last, x_NTD[:, 0].contiguous()
-        of_first, of_all = block.qkv
+        of_first, of_all = self._last.qkv
         q = of_first(normed_NTD[:, 0].contiguous()).view(n, 1, self.heads, self.head_width).transpose(1, 2)
         kv = (
             of_all(normed_NTD.flatten(0, 1)).view(n, self.tokens, 2, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
         )
         k, v = kv.unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v, scale=math.log(2))
-        normed_ND = block.norm2.after_adding(first_ND, block.project(out.reshape(n, self.dim)))
-        return self._norm.after_adding(first_ND, block.fc2(block.fc1(normed_ND, gelu=True)))
+        out_ND = F.scaled_dot_product_attention(q, k, v, scale=math.log(2)).reshape(n, self.dim)
+        # one row per crop: for so few, oneDNN's sums depend on how many, which the number of threads must not decide
+        size = AT_ONCE[-1] if self.device.type == "cpu" else n
+        parts = zip(x_NTD[:, 0].contiguous().split(size), out_ND.split(size), strict=True)
+        return torch.cat([self._after_attention(*part) for part in parts])
+
+    def _after_attention(self, first_ND: torch.Tensor, out_ND: torch.Tensor) -> torch.Tensor:
+        block = self._last
+        normed_ND = block.norm2.after_adding(first_ND, block.project(out_ND))
+        made = self._norm.after_adding(first_ND, block.fc2(block.fc1(normed_ND, gelu=True)))
+        return made if self._head is None else F.linear(made.float(), *self._head)
 
 
 def can_pack(dtype: torch.dtype) -> bool:
