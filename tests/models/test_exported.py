@@ -170,10 +170,9 @@ def test_heads_share_the_width_before_a_linear_layer(tmp_path):
     module = cell_vit(**SIZE, n_out=7, generator=torch.Generator().manual_seed(5)).eval()
     path = tmp_path / "told.safetensors"
     save_file(module.state_dict(), path, metadata={"format": "pt", "lemon_sc": "lemon_sc.encoder/1"})
-    card = ModelCard(
-        name="told", dim=7, num_heads=3, features=tuple("abcdefg"), sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1),
-    )  # fmt: skip
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    statistics = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1)}
+    card = ModelCard(name="told", dim=7, num_heads=3, features=tuple("abcdefg"), sha256=digest, **statistics)
     path.with_suffix(".json").write_text(card_text(card, schema="lemon_sc.encoder/1"))
     np.testing.assert_allclose(lm.models.load(path).encode(crops()), truth(module, crops()), atol=1e-5)
     path.with_suffix(".json").write_text(card_text(dataclasses.replace(card, num_heads=5), schema="lemon_sc.encoder/1"))

@@ -120,9 +120,7 @@ def network(card: ModelCard, state: dict[str, torch.Tensor]) -> torch.nn.Module:
 
     width, n_out = (card.dim, 0) if "head.weight" not in state else (state["head.weight"].shape[1], card.dim)
     if card.num_heads < 1 or width % card.num_heads:
-        msg = (
-            f"{card.name} is damaged: {card.num_heads} heads cannot share a width of {width}. Fetch it again."
-        )
+        msg = f"{card.name} is damaged: {card.num_heads} heads cannot share a width of {width}. Fetch it again."
         raise ValueError(msg)
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     layer_scale = 1.0 if "blocks.0.ls1.gamma" in state else None  # the value is replaced
