@@ -152,7 +152,10 @@ class Guide(nn.Module):
             getattr(self, name).copy_(torch.from_numpy(value))
 
     def readout(self) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
-        """The linear layer in the units of what it tells: the measurements and the colours, which have names.
+        """The rows of the linear layer that tell what has a name: the measurements and the colours.
+
+        They stay in standard deviations of the crops that the scales were taken from, around their mean: columns of an
+        embedding are compared with each other, by a distance or a cosine, and um2 beside optical densities are not.
 
         Left out are whether a nucleus was found, which hardly varies, and rings. These are means over places, not over
         a nucleus; they teach the encoder, but a probe that is given them beside the others has more to learn by heart.
@@ -161,10 +164,8 @@ class Guide(nn.Module):
         -------
         Weights (72, D), what they add to, (72,), and the names of the columns.
         """
-        named = FEATURES[1:]
         rows = [*range(1, len(FEATURES)), *range(N_TARGETS - len(COLOURS), N_TARGETS)]
-        scale, weight, bias = self.deviation[rows], self.head.weight.detach()[rows], self.head.bias.detach()[rows]
-        return weight * scale[:, None], bias * scale + self.mean[rows], (*named, *COLOURS)
+        return self.head.weight.detach()[rows], self.head.bias.detach()[rows], (*FEATURES[1:], *COLOURS)
 
     @torch.no_grad()
     def targets_of(self, views: torch.Tensor) -> torch.Tensor:

@@ -71,8 +71,8 @@ def export(
         predictor and momentum encoder; for ViT-S/8 and ViT-B/8 at 40 px, normalised with LEMON's statistics, since the
         layout has no place to say another. It has no card.
     readout
-        Of a run of `Guided`: what the encoder tells of a crop, 72 columns with the names and units of `morphometry`,
-        and quantiles of the colours, in place of its class token.
+        Of a run of `Guided`: what the encoder tells of a crop in place of its class token, 72 columns with the names
+        of `morphometry` and of quantiles of the colours, in standard deviations of the corpus around its mean.
 
     Returns
     -------
