@@ -1,11 +1,16 @@
 """What expression-guided finetuning costs, and what it brings on spots of two breast cancers.
 
     python benchmarks/seal.py cost [--encoder vit_s8 | FILE] [--batch 64]
+    python benchmarks/seal.py epoch [--weights FILE] [--batch 384] [--nuclei 10000 50000 200000]
     LEMON_SC_DATA=... python benchmarks/seal.py her2st [--weights FILE] [--view patch | windows]
 
 `cost`: a step of SEAL against a step in which the whole encoder learns, and against encoding alone, each in a process
 of its own: processor seconds, and memory beyond that of the process with the encoder in it. Parameters that learn, and
 the size of the adapter's file.
+
+`epoch`: nuclei of a slide, by their number, on a panel of 300 genes: memory beyond that of the process with the encoder
+in it, crops and counts included, after some steps; and processor time of an epoch, from those steps, with what comes
+before the first of them. As dense as tumour: a nucleus per 100 um2, so that crops of 10 um overlap.
 
 `her2st`: sections of HER2ST (Andersson et al. 2021) of the patients B (B4) and C (C2, C3, C5). SEAL learns from the
 sections of one patient; then a ridge regression on the same sections tells the 50 genes of highest mean rank from the
@@ -30,6 +35,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 from scipy.spatial import cKDTree
 
 import lemon_sc as lm
@@ -51,6 +57,7 @@ from lemon_sc.train.seal_state import SealState, seal_step
 RESULTS = Path(__file__).parent / "results"
 PATCH_UM = 112.0
 N_GENES, N_DRAWN = 50, 3
+UM2_OF_NUCLEUS, N_STEPS = 100.0, 6
 
 
 def encoder_of(name):
@@ -110,6 +117,61 @@ def cost(name, batch):
         print(
             f"{kind:7s} {seconds:6.2f} s per {batch} crops ({rate:5.0f} crops/s); {ratio[0]:.2f} x encoding, "
             f"{ratio[1]:.2f} x full; {memory:6.0f} MB more memory"
+        )
+
+
+def slide_pairs(encoder, n):
+    """Nuclei of a slide: crops of noise, sparse counts of a panel, centres at random."""
+    rng = np.random.default_rng(0)
+    side, extent_um, there = encoder.card.input_px, np.sqrt(n * UM2_OF_NUCLEUS), 60
+    at = rng.integers(0, 300, n * there, dtype=np.int32)
+    counts = sparse.csr_matrix((np.ones(n * there, np.float32), at, np.arange(n + 1) * there), shape=(n, 300))
+    counts.sum_duplicates()
+    return Pairs(
+        crops=rng.integers(0, 256, (n, side, side, 3), np.uint8),
+        counts=counts,
+        genes=[f"G{k}" for k in range(300)],
+        slide="s",
+        xy_um=rng.uniform(0, extent_um, (n, 2)),
+        touching_um=side * encoder.card.mpp,
+    )
+
+
+def epoch_of(name, batch, n):
+    """Processor seconds before the first step and of an epoch, and memory, MB; called in a process of its own."""
+    torch.set_num_threads(1)
+    encoder = encoder_of(name)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pairs = slide_pairs(encoder, n)
+    recipe = seal_published(batch=batch, omics_epochs=0, epochs=1, epoch_length=batch * (n // batch))
+    start = time.process_time()
+    data = prepare_pairs([pairs], n_genes=recipe.n_genes, smoothed=False)
+    prepared = time.process_time() - start
+    network, policy = build_seal(encoder, data.panel, recipe), policy_of(recipe, encoder.card)
+    learning = [p for p in network.parameters() if p.requires_grad]
+    state = SealState(recipe=recipe, network=network, policy=policy, optimizer=torch.optim.AdamW(learning))
+    start = time.process_time()  # with what threads do to make the batches
+    for one in seal_batches(data, recipe, policy, steps=range(N_STEPS)):
+        seal_step(state, one, device=torch.device("cpu"), folder=Path())
+    step = (time.process_time() - start) / N_STEPS
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return {
+        "prepared": prepared,
+        "epoch": step * (n // batch),
+        "mb": memory,
+        "crops": pairs.crops.nbytes / 2**20,
+    }
+
+
+def epoch(name, batch, numbers):
+    for n in numbers:
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            found = pool.apply(epoch_of, (name, batch, n))
+        seconds, rate = found["epoch"], n / found["epoch"]
+        print(
+            f"{n:9,} nuclei: {found['mb']:6.0f} MB ({found['crops']:.0f} MB of them crops), an epoch {seconds:6.0f} s, "
+            f"{rate:.0f} crops/s; panel and neighbours beforehand {found['prepared'] / seconds:.1%} of it",
+            flush=True,
         )
 
 
@@ -203,10 +265,11 @@ def report(tables):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("mode", choices=["cost", "her2st"])
+    parser.add_argument("mode", choices=["cost", "epoch", "her2st"])
     parser.add_argument("--encoder", default="vit_s8", help="size of an encoder with initial weights, or a file")
     parser.add_argument("--weights", help="weight file of an encoder")
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--nuclei", type=int, nargs="+", default=[10_000, 50_000, 200_000])
     parser.add_argument("--view", choices=["patch", "windows"], default="patch")
     parser.add_argument("--along", type=int, default=2, help="windows along each side of a spot")
     parser.add_argument("--epochs", type=int, default=30)
@@ -215,5 +278,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if options.mode == "cost":
         cost(options.weights or options.encoder, options.batch)
+    elif options.mode == "epoch":
+        epoch(options.weights or options.encoder, options.batch, options.nuclei)
     else:
         her2st(options)
