@@ -4,7 +4,7 @@
 
 Of the sets under LEMON_SC_DATA, those whose licence lets the weights be released. Crops of 60 px at 0.25 um/px; a batch
 is drawn evenly from all crops, so `MOST` of a slide are taken where a set would lead by its number of nuclei; with
-`--large`, `LARGE`: all of nuinsseg, and so two thirds of the crops.
+`--large`, `LARGE`: all of nuinsseg whose window lies inside the image, and so two thirds of the crops.
 
     nuinsseg     31 organs, a slide each; 0.24 um/px is assumed from the size of its nuclei. Its images are dark: glass
                  without tissue is (166, 151, 161) on every slide that shows some. It is set to 240, as elsewhere

@@ -120,9 +120,9 @@ print(f"largest error of a nucleus centre: {error_px.max():.1e} px")
 # ## Embed
 #
 # The default model, `guided_ti8`, is a small vision transformer that comes with the package. It learned to tell what
-# can be measured in a nucleus, and its 72 columns are what it tells, each with a name, in standard deviations of the nuclei
-# that it learned from. With the weights of LEMON at hand, `model="lemon"` gives 384 columns without names instead, and the
-# rest of this tutorial stays the same.
+# can be measured in a nucleus, and its 72 columns are what it tells, each with a name, in standard deviations of the
+# nuclei that it learned from. With the weights of LEMON at hand, `model="lemon"` gives 384 columns without names
+# instead, and the rest of this tutorial stays the same.
 #
 # Beside it we keep `morphometry`, which finds the nucleus in the crop and takes the measurements themselves.
 
@@ -165,7 +165,7 @@ ax = lm.pl.nuclei(cells, dim="h_mean", use_rep="X_morphometry")
 # %% [markdown]
 # ## The morphology map
 #
-# Columns of an embedding vary more or less from slide to slide, so they are standardised before distances are taken.
+# Some columns vary more than others among the nuclei of a slide, so they are standardised before distances are taken.
 # Neighbours and UMAP are scanpy's.
 
 # %%

@@ -29,6 +29,7 @@ import anndata as ad
 import numpy as np
 import scanpy as sc
 from dask.distributed import Client, LocalCluster
+from sklearn.preprocessing import StandardScaler
 
 import lemon_sc as lm
 
@@ -128,7 +129,8 @@ cells = cohort[np.isfinite(cohort.obsm["X_lemon"]).all(axis=1)].copy()
 sc.pp.filter_cells(cells, min_counts=1)
 sc.pp.normalize_total(cells, target_sum=1e4)
 sc.pp.log1p(cells)
-sc.pp.neighbors(cells, use_rep="X_lemon", transformer=lm.tl.KNNTransformer(n_neighbors=15), key_added="lemon")
+cells.obsm["z"] = StandardScaler().fit_transform(cells.obsm["X_lemon"])
+sc.pp.neighbors(cells, use_rep="z", transformer=lm.tl.KNNTransformer(n_neighbors=15), key_added="lemon")
 lm.tl.morans_i(cells, connectivity_key="lemon_connectivities", n_perms=99)
 lm.pl.morans_i(cells, n_top=12)
 

@@ -83,7 +83,7 @@ ax.set_axis_off()
 # ## A run
 #
 # A recipe is all that decides what a run computes, and any of its fields can be set. `debug` is a toy: two blocks of
-# width 32. `cpu` takes hours on two cores, `lemon` is the run of the LEMON paper.
+# width 32. `cpu` takes a good hour of a core, `lemon` is the run of the LEMON paper.
 
 # %%
 recipe = lm.train.debug(epochs=2, epoch_length=320)

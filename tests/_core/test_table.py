@@ -1,6 +1,8 @@
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import sparse
 
 from lemon_sc._core.errors import MissingKeyError
 from lemon_sc._core.optional import require
@@ -31,8 +33,25 @@ def test_representations():
     assert get_rep(adata, "X_a").shape == (3, 4)
     with pytest.raises(MissingKeyError, match="Did you mean 'X_a'"):
         get_rep(adata, "X_b")
-    with pytest.raises(ValueError, match="must be a numeric 2-D array"):
-        get_rep(adata, "text")
+    for bad in (
+        adata.obsm["text"],
+        np.ones((3, 2), np.complex64),
+        pd.DataFrame({"a": ["x", "y", "z"]}, index=list("012")),
+    ):
+        adata.obsm["text"] = bad
+        with pytest.raises(ValueError, match="must be a numeric 2-D array"):
+            get_rep(adata, "text")
+
+
+def test_representations_of_other_kinds():
+    """Sparse ones, and data frames with columns that can be NA."""
+    values = np.array([[1.0, 0.0], [0.0, 2.0], [np.nan, 3.0]])
+    adata = ad.AnnData(np.zeros((3, 2)), obs=pd.DataFrame(index=list("abc")))
+    adata.obsm["sparse"] = sparse.csr_matrix(values)
+    adata.obsm["frame"] = pd.DataFrame(values, index=list("abc"), columns=["x", "y"]).convert_dtypes()
+    adata.obsm["frame"]["x"] = adata.obsm["frame"]["x"].astype("Float32")
+    for name in ("sparse", "frame"):
+        np.testing.assert_array_equal(get_rep(adata, name), values)
 
 
 def test_records_are_found_again_or_say_what_to_run(tmp_path):

@@ -99,6 +99,7 @@ def test_an_older_torch_tells_nothing_of_the_cpu(monkeypatch):
 
 def test_batch_size():
     assert resolve_batch_size(7, "cpu") == 7
+    assert type(resolve_batch_size(np.int64(7), "cpu")) is int
     assert resolve_batch_size("auto", "cuda:1") > resolve_batch_size("auto", "cpu")
     for bad in (0, -1, 2.5, True, "many"):
         with pytest.raises(ValueError, match="`batch_size` must"):

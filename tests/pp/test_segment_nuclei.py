@@ -96,6 +96,20 @@ def test_nothing_is_replaced_unless_asked():
     assert len(sdata["he_nuclei"]) == sdata["he_nuclei_table"].n_obs == LABELS.max() - 30
 
 
+@pytest.mark.parametrize("with_table", [False, True])
+def test_shapes_that_no_run_found_are_never_replaced(with_table):
+    """Such as the cells of a Xenium run."""
+    sdata = segmented(key_added="cells")
+    if with_table:
+        del sdata["cells_table"].uns["lemon_sc"]
+    else:
+        del sdata["cells_table"]
+    before = sdata["cells"]
+    with pytest.raises(ValueError, match=r"There is `sdata.shapes\['cells'\]` already. Pass another name"):
+        segmented(sdata, key_added="cells", overwrite=True)
+    assert sdata["cells"] is before
+
+
 @pytest.mark.parametrize("name", ["he_image", "HE_IMAGE", "other_table", "a b"])
 def test_names_that_are_taken_or_none(name):
     sdata = segmented(key_added="other")
@@ -127,7 +141,7 @@ def test_the_pixel_size_has_to_be_known(caplog):
     ("options", "message"),
     [
         ({"mpp": 3.0}, "`mpp` must lie between"),
-        ({"tile_px": 32}, "`tile_px` must be an int >= 64, the model's own size, got 32"),
+        ({"tile_px": 32}, "`tile_px` must be an int >= 257, got 32"),
         ({"min_tissue": 2}, "`min_tissue` must be a share"),
         ({"model": "no_such"}, "no_such"),
         ({"image_key": "nowhere"}, "'nowhere' not found in `sdata.images`"),

@@ -70,8 +70,13 @@ def test_a_pixel_size_at_which_no_nucleus_can_be_seen(mpp):
 
 
 def test_a_tile_smaller_than_the_network_was_trained_on():
-    with pytest.raises(ValueError, match="`tile_px` must be an int >= 256, the model's own size, got 128"):
+    with pytest.raises(
+        ValueError, match=r"`tile_px` must be an int >= 256, got 128\. The network was trained on 256 px"
+    ):
         check_tile(128, 16, least=256)
-    with pytest.raises(ValueError, match="`overlap_px` must be >= 0 and below a quarter of the tile"):
+    with pytest.raises(ValueError, match=r"`tile_px` must be an int >= 257, got 256.* beside 64 px overlap"):
         check_tile(256, 64, least=256)
-    check_tile(260, 64, least=256)
+    with pytest.raises(ValueError, match="`overlap_px` must be >= 0, got -1"):
+        check_tile(256, -1, least=256)
+    check_tile(257, 64, least=256)
+    check_tile(256, 63, least=256)

@@ -191,5 +191,37 @@ def test_nothing_usable(scene):
     sdata, _ = scene
     lm.pp.extract_nuclei(sdata)
     sdata["table"].obs["nucleus_qc"] = pd.Categorical(["border"] * 25, categories=["ok", "border"])
-    with pytest.raises(ValueError, match=r"No cell has a usable nucleus .*'border': 25"):
+    with pytest.raises(ValueError, match=r"No cell has a usable nucleus \(25 border\)"):
         lm.tl.embed(sdata)
+
+
+def test_nothing_usable_by_its_pixels(scene):
+    """Found while embedding, before anything is written."""
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata)
+    sdata["he_image"][:] = 255
+    with pytest.raises(ValueError, match=r"No cell has a usable nucleus \(25 blank\)"):
+        lm.tl.embed(sdata, model=MEAN)
+    assert "X_lemon" not in sdata["table"].obsm
+    assert (sdata["table"].obs["nucleus_qc"] == "ok").all()
+
+
+def test_names_that_are_not_unique(scene):
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata)
+    sdata["table"].obs_names = ["a"] * 25
+    lm.tl.embed(sdata, model=MEAN)
+    assert np.isfinite(sdata["table"].obsm["X_lemon"]).all()
+    extra = sdata["table"].uns["lemon_sc"]["nuclei"]["extra"]
+    extra.update({"obs_name": ["a"], "xy": [[5.0, 5.0]], "nucleus_id": ["b"], "rank": [1]})
+    with pytest.raises(ValueError, match=r"`adata.obs_names` must be unique, got .25 names"):
+        lm.tl.embed(sdata, model=MEAN)
+
+
+@pytest.mark.parametrize(("where", "name"), [("obs", "nucleus_qc"), ("obs", "nucleus_id"), ("obsm", "nucleus_xy")])
+def test_parts_of_the_extraction_that_are_gone(scene, where, name):
+    sdata, _ = scene
+    lm.pp.extract_nuclei(sdata)
+    del getattr(sdata["table"], where)[name]
+    with pytest.raises(KeyError, match=rf"'{name}' not found in `?adata.{where}.*extract_nuclei"):
+        lm.tl.embed(sdata, model=MEAN)

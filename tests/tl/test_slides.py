@@ -15,6 +15,7 @@ from distributed import Client, LocalCluster
 from slow import CARD, failing, slow
 
 import lemon_sc as lm
+from lemon_sc.tl._embed_table import write_embedded
 from lemon_sc.tl._slides import active_client, lean
 
 
@@ -111,6 +112,20 @@ def test_a_slide_that_fails_does_not_take_the_others_with_it(slides):
     assert "X_lemon" in slides[0]["table"].obsm
     assert "X_lemon" in slides[2]["table"].obsm
     assert "X_lemon" not in bad["table"].obsm
+
+
+def test_a_slide_that_cannot_be_written_does_not_take_the_others_with_it(slides, monkeypatch):
+    names = iter(["first"])
+
+    def full(adata, made, **keywords):
+        if next(names, None):
+            raise OSError("no space left on device")
+        write_embedded(adata, made, **keywords)
+
+    monkeypatch.setattr("lemon_sc.tl._slides.write_embedded", full)
+    with pytest.raises(ExceptionGroup, match=r"1 of 3 slides were not embedded .*no space left"):
+        lm.tl.embed(slides)
+    assert ["X_lemon" in sdata["table"].obsm for sdata in slides] == [False, True, True]
 
 
 def test_a_failure_on_a_worker_is_reported_here(slides, client):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import singledispatch
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import spatialdata as sd
+from scipy import sparse
 
 from lemon_sc._core import keys
 from lemon_sc._core.errors import bad_value, missing_key
@@ -139,8 +141,11 @@ def get_rep(adata: ad.AnnData, use_rep: str) -> Matrix:
     """
     if use_rep not in adata.obsm:
         raise missing_key(use_rep, where="adata.obsm", have=adata.obsm, fix="Run `lm.tl.embed` first.")
-    rep = np.asarray(adata.obsm[use_rep])
-    if rep.ndim != 2 or not np.issubdtype(rep.dtype, np.number):
+    found: Any = adata.obsm[use_rep]
+    if isinstance(found, pd.DataFrame) and all(map(pd.api.types.is_numeric_dtype, found.dtypes)):
+        found = found.to_numpy(np.float64, na_value=np.nan)  # columns that can be NA are objects otherwise
+    rep = found.toarray() if sparse.issparse(found) else np.asarray(found)
+    if rep.ndim != 2 or rep.dtype.kind not in "iuf":
         msg = f"`adata.obsm[{use_rep!r}]` must be a numeric 2-D array, got {rep.dtype} with shape {rep.shape}."
         raise ValueError(msg)
     _check_one_encoder(adata, use_rep)

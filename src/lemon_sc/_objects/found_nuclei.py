@@ -45,15 +45,34 @@ def check_free(sdata: sd.SpatialData, key_added: str, *, overwrite: bool) -> Non
         If something else has the name, or something has it and nothing may be replaced.
     """
     wanted = {check_key(key_added).lower(): "shapes", table_key_of(key_added).lower(): "tables"}
+    own = is_found(sdata, key_added)
     for kind, name, _ in sdata.gen_elements():
         if name.lower() not in wanted:
             continue
-        replaced = kind == wanted[name.lower()] and name in {key_added, table_key_of(key_added)}
+        replaced = own and kind == wanted[name.lower()] and name in {key_added, table_key_of(key_added)}
         if not (replaced and overwrite):
             fix = "Pass `overwrite=True` to replace it, or another name." if replaced else "Pass another name."
             raise bad_value(
                 "key_added", must="be free", got=key_added, fix=f"There is `sdata.{kind}[{name!r}]` already. {fix}"
             )
+
+
+def is_found(sdata: sd.SpatialData, key_added: str) -> bool:
+    """Whether shapes are nuclei that an earlier run found, and not the cells of a Xenium run, say: their table tells.
+
+    Parameters
+    ----------
+    sdata
+        Where they are.
+    key_added
+        Name of the shapes.
+
+    Returns
+    -------
+    Whether they are.
+    """
+    table = sdata.tables.get(table_key_of(key_added))
+    return key_added in sdata.shapes and table is not None and keys.SEGMENT in table.uns.get(keys.UNS, {})
 
 
 def table_key_of(key_added: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from lemon_sc._core.errors import bad_value, one_of
@@ -133,6 +134,6 @@ def resolve_batch_size(batch_size: int | str, device: str) -> int:
     """
     if batch_size == "auto":
         return AUTO_BATCH[device.split(":")[0]]
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise bad_value("batch_size", must='be "auto" or an int >= 1', got=batch_size)
-    return batch_size
+    return int(batch_size)

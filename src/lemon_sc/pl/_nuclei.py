@@ -180,7 +180,7 @@ def nuclei(
         Gene whose expression is binned: zeros, then up to three bins of about equal size.
     dim
         Dimension of `use_rep`, an index or the name of a feature: shows the nuclei with the lowest and the highest
-        value, the most extreme first.
+        value, the most extreme first. Columns of the default encoder have the names of measurements, and no units.
     use_rep
         The embedding in ``adata.obsm``, for `dim`.
     %(layer)s

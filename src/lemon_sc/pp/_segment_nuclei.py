@@ -62,7 +62,7 @@ def segment_nuclei(
         Share of a tile that has to be tissue for it to be looked at. 0 looks at every tile: for sparse or very pale
         tissue.
     tile_px
-        Side of the tiles in px of the model, at least what it was trained on; None takes 784.
+        Side of the tiles in px of the model, at least what it was trained on, and 257; None takes 784.
     device
         ``"auto"`` (the first CUDA device, else MPS, else CPU) or a name such as ``"cuda:1"``.
     %(overwrite)s

@@ -124,11 +124,12 @@ def check_tile(tile_px: int, overlap_px: int, *, least: int) -> None:
     ValueError
         If it is not.
     """
-    if isinstance(tile_px, bool) or not isinstance(tile_px, int | np.integer) or tile_px < least:
-        fix = "Smaller tiles show the network less than it was trained on."
-        raise bad_value("tile_px", must=f"be an int >= {least}, the model's own size", got=tile_px, fix=fix)
-    if not 0 <= overlap_px < tile_px / 4:
-        raise bad_value("overlap_px", must=f"be >= 0 and below a quarter of the tile ({tile_px} px)", got=overlap_px)
+    if overlap_px < 0:
+        raise bad_value("overlap_px", must="be >= 0", got=overlap_px)
+    most = max(least, 4 * overlap_px + 1)
+    if isinstance(tile_px, bool) or not isinstance(tile_px, int | np.integer) or tile_px < most:
+        fix = f"The network was trained on {least} px, and half of a tile must be its own beside {overlap_px} px overlap."
+        raise bad_value("tile_px", must=f"be an int >= {most}", got=tile_px, fix=fix)
 
 
 def plan_grid(

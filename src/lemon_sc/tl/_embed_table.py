@@ -78,9 +78,7 @@ def embed_table(
     wanted["uncut"] = cuts_crops(device, encoder)
     nuclei, batches, source = crop_batches(data, adata, usable, qc=qc, **wanted)
     if not len(nuclei):
-        counts = adata.obs[keys.NUCLEUS_QC].value_counts().to_dict()
-        msg = f"No cell has a usable nucleus ({counts}): there is nothing to embed."
-        raise ValueError(msg)
+        raise nothing_usable(adata.obs[keys.NUCLEUS_QC])
     if len(nuclei) < len(usable):
         cut_off = len(usable) - len(nuclei)
         logger.warning("%d nuclei lie too close to the border for crops of %d px: NaN", cut_off, card.input_px)
@@ -105,7 +103,15 @@ def embed_table(
     rows = per_cell(z, nuclei, n_obs=adata.n_obs)
     rows[qc != keys.QC_OK] = np.nan
     n_embedded = int(np.isfinite(rows).all(axis=1).sum())
+    if not n_embedded:  # their pixels say so
+        raise nothing_usable(pd.Series(qc))
     return Embedded(rows=rows, qc=qc, record={**record, "crops_from": source, "n_embedded": n_embedded})
+
+
+def nothing_usable(qc: pd.Series) -> ValueError:
+    """An error that says why no cell has a usable nucleus."""
+    counts = ", ".join(f"{n} {why}" for why, n in qc.value_counts().items() if n)
+    return ValueError(f"No cell has a usable nucleus ({counts}): there is nothing to embed.")
 
 
 def warn_if_other_window(made: dict[str, Any], card: ModelCard) -> None:

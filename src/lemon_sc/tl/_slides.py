@@ -84,11 +84,10 @@ def run_each(
     errors: list[Exception] = []
     with progress(total=len(jobs), desc="Embedding slides", unit="slides") as bar:
         for k, result in results:
-            if isinstance(result, Exception):
-                result.add_note(f"slide {names[k]!r}")
-                errors.append(result)
-            else:
-                write(k, result)
+            failure = result if isinstance(result, Exception) else attempt(write, k, result)
+            if failure is not None:
+                failure.add_note(f"slide {names[k]!r}")
+                errors.append(failure)
             bar.update()
     if errors:
         msg = (
