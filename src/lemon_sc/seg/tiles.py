@@ -128,7 +128,7 @@ def check_tile(tile_px: int, overlap_px: int, *, least: int) -> None:
         raise bad_value("overlap_px", must="be >= 0", got=overlap_px)
     most = max(least, 4 * overlap_px + 1)
     if isinstance(tile_px, bool) or not isinstance(tile_px, int | np.integer) or tile_px < most:
-        fix = f"The network was trained on {least} px, and half of a tile must be its own beside {overlap_px} px overlap."
+        fix = f"The network was trained on {least} px, and half a tile must be its own beside {overlap_px} px overlap."
         raise bad_value("tile_px", must=f"be an int >= {most}", got=tile_px, fix=fix)
 
 
