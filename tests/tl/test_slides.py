@@ -77,6 +77,11 @@ def test_a_list_is_embedded_slide_by_slide(slides, expected):
     check([s["table"] for s in slides], expected)
 
 
+def test_no_slides():
+    with pytest.raises(ValueError, match="`data` must hold at least one slide, got 'an empty list'"):
+        lm.tl.embed([])
+
+
 def test_workers_give_the_same(slides, expected, client):
     assert active_client() is client
     lm.tl.embed(slides)

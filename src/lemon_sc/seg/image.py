@@ -89,7 +89,11 @@ def check_rgb_array(image: Any) -> None:
     is_array = isinstance(image, np.ndarray)
     if not is_array or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         got = f"{image.dtype} {image.shape}" if is_array else type(image).__name__
-        fix = "Drop the alpha channel with image[..., :3]."
+        fix = ""
+        if is_array and image.ndim == 3 and image.shape[2] == 4:
+            fix = "Drop the alpha channel with image[..., :3]."
+        elif is_array and image.dtype.kind == "f":
+            fix = "Values from 0 to 1 are brought there by (255 * image).round().astype(np.uint8)."
         raise bad_value("image", must="be uint8 RGB of shape (h, w, 3)", got=got, fix=fix)
 
 

@@ -130,6 +130,8 @@ def slide_names(slides: Sequence[Slide]) -> list[str]:
     -------
     One name for each; a number tells equal ones apart.
     """
+    if not len(slides):
+        raise bad_value("data", must="hold at least one slide", got="an empty list")
     names = []
     for k, slide in enumerate(slides):
         path = slide if isinstance(slide, str | os.PathLike) else getattr(slide, "path", None)
