@@ -102,6 +102,55 @@ def test_nuclei_found_in_the_image_are_typed_by_the_reference_that_ships(embedde
     assert (made["nucleus_type"][(made["truth_type"] == "tumour") & typed] == "sTIL").mean() < 0.2
 
 
+@pytest.mark.parametrize(
+    ("column", "key"),
+    [("region", "region"), ("nucleus_probability", "nucleus"), ("nucleus_type", "nucleus_type"), ("m", "m")],
+)
+def test_a_column_of_others_stays_even_where_it_is_constant(column, key):
+    query = table(seed=1)
+    query.obs[column] = 1.0 if column == "m" else "slide 1"
+    with pytest.raises(ValueError, match=rf"what is there already \(adata.obs\['{column}'\]\).*another name"):
+        lm.tl.transfer_labels(query, reference=table(), key_added=key)
+    assert query.obs[column].nunique() == 1
+    assert key not in query.obsm
+
+
+@pytest.mark.parametrize("how", ["one type", "renamed", "missing", "no probabilities"])
+def test_types_that_were_changed_by_hand_stay(how):
+    query = table(seed=1)
+    lm.tl.transfer_labels(query, reference=table())
+    lm.tl.transfer_labels(query, reference=table(seed=2))
+    types = query.obs["nucleus_type"]
+    if how == "one type":
+        types.iloc[3] = {"a": "b", "b": "a"}[types.iloc[3]]
+    elif how == "renamed":
+        query.obs["nucleus_type"] = types.cat.rename_categories({"a": "lymphocyte"})
+    elif how == "missing":
+        types.iloc[3] = None
+    else:
+        del query.obsm["nucleus_type"]
+    before = query.obs["nucleus_type"].copy()
+    with pytest.raises(ValueError, match=r"what is there already \(adata.obs\['nucleus_type'\]\)"):
+        lm.tl.transfer_labels(query, reference=table())
+    assert query.obs["nucleus_type"].equals(before)
+    del query.obs["nucleus_type"]
+    lm.tl.transfer_labels(query, reference=table())
+    assert query.obs["nucleus_type"].notna().all()
+
+
+def test_types_that_cannot_be_held_out_are_named_and_counted(caplog):
+    known = table()
+    known.obs["slide"] = np.tile(["s", "s", "t", "t"], 15)
+    lm.tl.transfer_labels(table(seed=1), reference=known, slides="slide")
+    assert "held-out scores say nothing" not in caplog.text
+    query = table(seed=1)
+    known.obs.loc[known.obs_names[:20], "type"] = np.where(known.obs["slide"] == "s", "only s", known.obs["type"])[:20]
+    lm.tl.transfer_labels(query, reference=known, slides="slide")
+    assert "held-out scores say nothing of ['only s']: each is on one slide alone" in caplog.text
+    assert record(query)["types"]["n_held_out"].to_dict() == {"a": 25, "b": 25, "only s": 0}
+    assert record(query)["types"]["n"].sum() == 60
+
+
 def test_few_cells_do_not_stand_for_a_slide(caplog):
     query = table(seed=1)
     query.obs = query.obs[["X_lemon_encoder"]]
@@ -163,6 +212,14 @@ def test_stain_may_differ_with_a_warning_and_weights_may_not(caplog):
     assert record(plain)["encoder"] == ""
 
 
+def alike(known):
+    known.obs["type"] = np.tile(["T/NK", "T_NK", "c"], 20)
+
+
+def no_columns(known):
+    known.obs["type"] = np.tile(["..", "_index", "c"], 20)
+
+
 def numbered(known):
     known.obs["type"] = 1.0
 
@@ -191,6 +248,8 @@ def wide(known):
         (None, {"slides": "patient"}, MissingKeyError, r"'patient' not found in `reference.obs`.*`slides=`"),
         (None, {"use_rep": "X_pca"}, MissingKeyError, r"'X_pca' not found in `adata.obsm`.*Run `lm.tl.embed` first"),
         (numbered, {}, ValueError, r"`groupby` must name a column of classes.*got 'type \(float64\)'"),
+        (alike, {}, ValueError, r"labels can be told apart when '/' is written as '_', got \"\['T/NK', 'T_NK'\]"),
+        (no_columns, {}, ValueError, r"labels can be names that files can hold, got \"\['..', '_index'\]"),
         (
             unlabelled,
             {},
@@ -244,6 +303,15 @@ def test_a_slash_does_not_keep_a_table_from_being_written(tmp_path):
     again = ad.read_zarr(tmp_path / "typed.zarr")
     assert again.obsm["nucleus_type"].columns.tolist() == again.obs["nucleus_type"].cat.categories.tolist()
     assert again.obs["nucleus_type"].cat.categories.tolist() == ["T_NK", "b"]
+
+
+def test_an_empty_label_is_none():
+    known, query = table(), table(seed=1)
+    known.obs["type"] = pd.Categorical(np.where(np.arange(60) < 20, np.tile(["", " "], 30), known.obs["type"]))
+    lm.tl.transfer_labels(query, reference=known)
+    assert list(query.obsm["nucleus_type"].columns) == ["a", "b"]
+    assert record(query)["n_reference"] == 40
+    assert record(query)["n_reference_left_out"] == 20
 
 
 def test_cells_whose_names_repeat_are_typed_by_row():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +18,15 @@ from lemon_sc.io.durable import write_whole
 from lemon_sc.tl._expression import embedded_rows
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
 FOLDER = Path(__file__).with_name("label_references")
 _STAIN = ", stain "
 """Where the words of an embedding begin to name its stain."""
+_NO_COLUMN = ("_index", ".", "..")
+"""Names of columns that neither HDF5 nor Zarr files hold."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,7 +67,8 @@ def of_table(adata: AnnData, *, use_rep: str, groupby: str, slides: str | None) 
         must, got = "name a column of classes (categorical, text or bool)", f"{groupby} ({adata.obs[groupby].dtype})"
         raise bad_value("groupby", must=must, got=got, fix=fix)
     rep, rows = embedded_rows(adata, use_rep)
-    named = adata.obs[[groupby, *([slides] if slides else [])]].notna().all(axis=1).to_numpy()
+    labels = _labels(adata.obs[groupby])
+    named = (labels.notna() & (adata.obs[slides].notna() if slides else True)).to_numpy()
     if not (rows & named).any():
         msg = (
             f"The reference has no cell to learn from: of {adata.n_obs}, {int(rows.sum())} have an embedding in "
@@ -76,11 +81,26 @@ def of_table(adata: AnnData, *, use_rep: str, groupby: str, slides: str | None) 
         name="table",
         encoder=encoder_of(adata, use_rep),
         x=np.asarray(rep[kept], dtype=np.float32),
-        # types become columns, and no file can hold one with a slash
-        labels=adata.obs.loc[kept, groupby].astype(str).str.replace("/", "_", regex=False).to_numpy(dtype=str),
+        labels=labels[kept].to_numpy(dtype=str),
         slides=adata.obs.loc[kept, slides].astype(str).to_numpy(dtype=str) if slides else None,
         n_left_out=int((~kept).sum()),
     )
+
+
+def _labels(column: pd.Series) -> pd.Series:
+    """Labels as names that a file can hold as columns, missing where there is none; an error if two become one."""
+    of_label = {label: str(label).replace("/", "_") for label in column.dropna().unique() if str(label).strip()}
+    names = Counter(of_label.values())
+    merged = [label for label, name in of_label.items() if names[name] > 1]
+    refused = [label for label, name in of_label.items() if name in _NO_COLUMN]
+    for labels, why in (
+        (merged, "be told apart when '/' is written as '_'"),
+        (refused, "be names that files can hold"),
+    ):
+        if labels:
+            must, fix = f"name a column whose labels can {why}", "Give these labels other names."
+            raise bad_value("groupby", must=must, got=listing(labels), fix=fix)
+    return column.astype(object).map(of_label)
 
 
 def encoder_of(adata: AnnData, use_rep: str) -> str:

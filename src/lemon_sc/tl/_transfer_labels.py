@@ -9,7 +9,7 @@ import pandas as pd
 
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
-from lemon_sc._core.errors import bad_value, one_of
+from lemon_sc._core.errors import bad_value, listing, one_of
 from lemon_sc._core.log import logger
 from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.rng import RNG, as_generator
@@ -63,8 +63,8 @@ def transfer_labels(
         with the super-classes of NuCLS (Amgad et al. 2022, CC0): ``tumor_any``, ``sTIL`` (lymphocytes and plasma
         cells), ``nonTIL_stromal``.
     groupby
-        Column of ``reference.obs`` with the labels. Cells without one are left out. A slash in a label becomes ``_``,
-        because no file can hold a column with one.
+        Column of ``reference.obs`` with the labels. Cells without one, or with an empty one, are left out. A slash in
+        a label becomes ``_``, because no file can hold a column with one.
     slides
         Column of ``reference.obs`` with the slide or patient. Each is held out once to choose the penalty; without it,
         five random folds are, and nuclei of one slide on both sides make the recorded scores too good.
@@ -88,19 +88,22 @@ def transfer_labels(
     ``.obsm[key_added]``
         DataFrame, float32, (n_obs, types): probability of each type.
     ``.uns["lemon_sc"]["transfer_labels"][key_added]``
-        The settings, the encoder, size and digest of the reference, the penalty `c`, how many cells were given each
-        type (``types``), and the held-out scores within the reference, ``held_out_balanced_accuracy`` and
-        ``held_out_auc``.
+        The settings, the encoder, size and digest of the reference, the penalty `c`, the held-out scores within the
+        reference, ``held_out_balanced_accuracy`` and ``held_out_auc``, and ``types``: how many cells were given each
+        type (``n``), and how many of the reference were held out for these scores (``n_held_out``). They are means over
+        the types that could be held out; a type on one slide alone cannot, and a warning names it.
 
-    A ``nucleus_type`` of `lm.pp.segment_nuclei` that tells no types apart is replaced.
+    An earlier result under this name is replaced, unless types were changed by hand since, and so is a ``nucleus_type``
+    of `lm.pp.segment_nuclei` that tells no types apart.
 
     Raises
     ------
     MissingKeyError
         If the embedding or a column is not there.
     ValueError
-        If there is no such reference, it was embedded by another encoder, has fewer than two types, a slide for each
-        type alone, or another width; if no cell has an embedding; or if `key_added` holds something else.
+        If there is no such reference, it was embedded by another encoder, has fewer than two types, labels that files
+        cannot hold or tell apart, a slide for each type alone, or another width; if no cell has an embedding; or if
+        `key_added` or ``key_added + "_probability"`` holds something else.
 
     References
     ----------
@@ -132,6 +135,10 @@ def transfer_labels(
         stratified(known.labels, rng=as_generator(rng)) if known.slides is None else leave_one_group_out(known.slides)
     )
     model = fit_labels(known.x, known.labels, folds)
+    if model.held_out.n_missing:
+        alone = listing(name for name, n in zip(model.classes, model.held_out.n, strict=True) if n == 0)
+        why = "has one cell" if known.slides is None else "is on one slide"
+        logger.warning("the held-out scores say nothing of %s: each %s alone. Cells are given them.", alone, why)
     if how == "query" and rows.sum() < ENOUGH:
         logger.warning("standardised with mean and sd of %d cells: too few to stand for a slide", int(rows.sum()))
     made = np.full((adata.n_obs, len(model.classes)), np.nan, dtype=np.float32)
@@ -148,7 +155,9 @@ def transfer_labels(
         **_record_of(known, model),
         "groupby": groupby if known.name == "table" else "",
         "slides": slides or "",
-        "types": pd.DataFrame({"n": np.bincount(code[rows], minlength=len(names))}, index=names),
+        "types": pd.DataFrame(
+            {"n": np.bincount(code[rows], minlength=len(names)), "n_held_out": model.held_out.n}, index=names
+        ),
         "n_cells": int(rows.sum()),
         "n_no_embedding": int((~rows).sum()),
     }
@@ -170,15 +179,36 @@ def _check_place(adata: AnnData, key_added: str, use_rep: str) -> None:
     if key_added == use_rep:
         raise bad_value("key_added", must="not be the key of the embedding", got=key_added)
     check_free(adata, key_added, verb=keys.TRANSFER)
-    if key_added in adata.uns.get(keys.UNS, {}).get(keys.TRANSFER, {}):
-        return
-    taken = f"adata.obsm[{key_added!r}]" if key_added in adata.obsm else ""
-    # a segmenter that knows no types calls all nuclei the same
-    if key_added in adata.obs and adata.obs[key_added].nunique() > 1:
-        taken = f"adata.obs[{key_added!r}]"
+    made = adata.uns.get(keys.UNS, {})
+    taken = [f"adata.obs[{name!r}]" for name in (key_added, key_added + keys.PROBABILITY) if name in adata.obs]
+    if key_added in adata.obsm:
+        taken.append(f"adata.obsm[{key_added!r}]")
+    types = f"adata.obs[{key_added!r}]"
+    if key_added in made.get(keys.TRANSFER, {}):
+        taken = [types] if _is_changed(adata, key_added) else []
+    elif (
+        types in taken
+        and key_added == keys.NUCLEUS_TYPE
+        and keys.SEGMENT in made
+        and adata.obs[key_added].nunique() == 1
+    ):
+        taken.remove(types)  # a segmenter that knows no types calls all nuclei the same
     if taken:
-        fix = "Give the new labels another name."
-        raise bad_value("key_added", must=f"not name what is there already ({taken})", got=key_added, fix=fix)
+        fix = "Give the new labels another name, or delete what is there."
+        raise bad_value(
+            "key_added", must=f"not name what is there already ({', '.join(taken)})", got=key_added, fix=fix
+        )
+
+
+def _is_changed(adata: AnnData, key: str) -> bool:
+    """Whether a column of types is not that of the most probable ones, as where it was corrected by hand."""
+    of_each = adata.obsm.get(key)
+    if key not in adata.obs or not isinstance(of_each, pd.DataFrame):
+        return key in adata.obs
+    probability, types = of_each.to_numpy(dtype=np.float32), adata.obs[key].astype(object)
+    has = np.isfinite(probability).all(axis=1)
+    most = of_each.columns.to_numpy(dtype=object)[probability[has].argmax(axis=1)]
+    return bool((types.notna() != has).any() or (types[has] != most).any())
 
 
 def _resolve(adata: AnnData, reference: Any, *, groupby: str, slides: str | None, use_rep: str) -> LabelReference:
