@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import spatialdata as sd
 from sklearn.metrics import balanced_accuracy_score
 
 import lemon_sc as lm
@@ -233,6 +234,10 @@ def unembedded(known):
     known.obsm["X_lemon"][:] = np.nan
 
 
+def bare(known):
+    del known.obsm["X_lemon"]
+
+
 def of_one_type(known):
     known.obs["type"] = "a"
 
@@ -256,8 +261,13 @@ def wide(known):
             ValueError,
             r"no cell to learn from: of 60, 60 have an embedding.* 0 a label in obs\['type'\]",
         ),
-        (unembedded, {}, ValueError, r"No row of `adata.obsm\['X_lemon'\]` \(60, 4\) is free of NaN"),
+        (unembedded, {}, ValueError, r"No row of `reference.obsm\['X_lemon'\]` \(60, 4\) is free of NaN"),
         (of_one_type, {}, ValueError, r"Labels of at least two classes are needed.*found \['a'\]"),
+        (None, {"slides": "one"}, ValueError, r"`slides` must name a column with at least two.*\['t'\].*`slides=None`"),
+        (None, {"groupby": None}, ValueError, "`groupby` must be the name of one column, got None. `groupby=` names"),
+        (None, {"groupby": ["type"]}, ValueError, r"`groupby` must be the name of one column, got \['type'\]"),
+        (None, {"slides": ["slide"]}, ValueError, "`slides` must be the name of one column"),
+        (bare, {}, MissingKeyError, r"'X_lemon' not found in `reference.obsm`"),
         (None, {"slides": "type"}, ValueError, r"No penalty can be chosen.*a class of its own"),
         (wide, {}, ValueError, r"`reference` must have 4 columns in obsm\['X_lemon'\].*got \(60, 8\)"),
         (None, {"standardize": "slide"}, ValueError, r"`standardize` must be one of \['reference', 'query'\]"),
@@ -270,6 +280,7 @@ def wide(known):
 )
 def test_bad_input_is_named_and_nothing_is_written(spoil, options, error, match):
     known, query = table(), table(seed=1)
+    known.obs["one"] = "t"
     query.obsm["own"] = np.zeros((60, 2))
     before = (set(query.obs), set(query.obsm), set(query.uns))
     if spoil is not None:
@@ -291,8 +302,20 @@ def test_a_name_that_is_no_reference_and_an_embedding_that_none_has():
         lm.tl.transfer_labels(table(words=None))
     with pytest.raises(ValueError, match="`slides` must be None for a reference that ships.*got 'slide'"):
         lm.tl.transfer_labels(query, slides="slide")
-    with pytest.raises(TypeError, match="must be an AnnData or a SpatialData, got int"):
-        lm.tl.transfer_labels(query, reference=3)
+    for reference in (3, None, query.obs):
+        with pytest.raises(TypeError, match=f"`reference` must be .* that ships, got {type(reference).__name__}"):
+            lm.tl.transfer_labels(query, reference=reference)
+
+
+def test_the_table_of_another_name():
+    query = sd.SpatialData(tables={"nuclei": table(seed=1)})
+    known = sd.SpatialData(tables={"nuclei": table()})
+    lm.tl.transfer_labels(query, reference=known, table_key="nuclei")
+    assert query["nuclei"].obs["nucleus_type"].notna().all()
+    with pytest.raises(MissingKeyError, match="'table' not found in `sdata.tables`.*Pass `table_key=`"):
+        lm.tl.transfer_labels(query, reference=known)
+    with pytest.raises(MissingKeyError, match="'table' not found in `reference.tables`.*Pass the table itself"):
+        lm.tl.transfer_labels(table(seed=1), reference=known)
 
 
 def test_a_slash_does_not_keep_a_table_from_being_written(tmp_path):

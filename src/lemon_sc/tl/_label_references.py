@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
+import spatialdata as sd
 
 from lemon_sc._core import keys
 from lemon_sc._core.errors import bad_value, listing, missing_key, one_of
+from lemon_sc._core.table import as_table
 from lemon_sc.io.durable import write_whole
 from lemon_sc.tl._expression import embedded_rows
 
@@ -56,17 +59,33 @@ class LabelReference:
         return made.hexdigest()
 
 
+def table_of(reference: object, *, table_key: str) -> AnnData:
+    """The table of a reference that does not ship."""
+    if not isinstance(reference, ad.AnnData | sd.SpatialData):
+        must = "be an AnnData or a SpatialData, or the name of a reference that ships"
+        msg = f"`reference` must {must}, got {type(reference).__name__}."
+        raise TypeError(msg)
+    if isinstance(reference, sd.SpatialData) and table_key not in reference.tables:
+        fix = "Pass the table itself."
+        raise missing_key(table_key, where="reference.tables", have=reference.tables, fix=fix)
+    return as_table(reference, table_key=table_key)
+
+
 def of_table(adata: AnnData, *, use_rep: str, groupby: str, slides: str | None) -> LabelReference:
     """Cells of a table that have an embedding, a label and, if they are asked for, a slide."""
     for what, column in (("groupby", groupby), ("slides", slides)):
-        if column is not None and column not in adata.obs:
-            fix = f"`{what}=` names a column of the reference."
+        if what == "slides" and column is None:
+            continue
+        fix = f"`{what}=` names a column of the reference."
+        if not isinstance(column, str):
+            raise bad_value(what, must="be the name of one column", got=column, fix=fix)
+        if column not in adata.obs:
             raise missing_key(column, where="reference.obs", have=adata.obs.columns, fix=fix)
     if adata.obs[groupby].dtype.kind in "iufc":
         fix = "If its numbers stand for classes: `.astype('category')`."
         must, got = "name a column of classes (categorical, text or bool)", f"{groupby} ({adata.obs[groupby].dtype})"
         raise bad_value("groupby", must=must, got=got, fix=fix)
-    rep, rows = embedded_rows(adata, use_rep)
+    rep, rows = embedded_rows(adata, use_rep, owner="reference")
     labels = _labels(adata.obs[groupby])
     named = (labels.notna() & (adata.obs[slides].notna() if slides else True)).to_numpy()
     if not (rows & named).any():
@@ -77,6 +96,10 @@ def of_table(adata: AnnData, *, use_rep: str, groupby: str, slides: str | None) 
         )
         raise ValueError(msg)
     kept = rows & named
+    if slides and adata.obs.loc[kept, slides].nunique() < 2:
+        must, got = "name a column with at least two slides", f"{slides}, with {listing(adata.obs[slides].unique())}"
+        fix = "One is held out, and learned from the others. With one slide: `slides=None`."
+        raise bad_value("slides", must=must, got=got, fix=fix)
     return LabelReference(
         name="table",
         encoder=encoder_of(adata, use_rep),

@@ -17,7 +17,7 @@ from lemon_sc._core.table import as_table, check_free, check_key
 from lemon_sc.analysis.label_transfer import STANDARDIZE, fit_labels, predict_labels
 from lemon_sc.analysis.splits import leave_one_group_out, stratified
 from lemon_sc.tl._expression import embedded_rows
-from lemon_sc.tl._label_references import check_same_encoder, encoder_of, of_table, shipped
+from lemon_sc.tl._label_references import check_same_encoder, encoder_of, of_table, shipped, table_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,11 +33,12 @@ ENOUGH = 100
 
 @doc
 def transfer_labels(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     reference: str | AnnData | SpatialData = "nucls",
     groupby: str = "type",
     slides: str | None = None,
+    table_key: str = "table",
     use_rep: str = keys.X_LEMON,
     standardize: str | None = None,
     rng: RNG = 0,
@@ -56,7 +57,8 @@ def transfer_labels(
 
     Parameters
     ----------
-    %(adata)s
+    adata
+        Annotated table, one row per cell, or a SpatialData that holds it.
     reference
         Labelled nuclei: a table with the same embedding, made by the same encoder with the same weights; or the name of
         a reference that ships with the package. ``"nucls"``: 370 nuclei of 15 tiles of breast carcinomas (TCGA)
@@ -68,6 +70,8 @@ def transfer_labels(
     slides
         Column of ``reference.obs`` with the slide or patient. Each is held out once to choose the penalty; without it,
         five random folds are, and nuclei of one slide on both sides make the recorded scores too good.
+    table_key
+        The table in ``sdata.tables``, and that of a `reference` that is a SpatialData.
     %(use_rep)s
     standardize
         ``"reference"``: features are standardised with mean and standard deviation of the reference. ``"query"``: those
@@ -99,7 +103,7 @@ def transfer_labels(
     Raises
     ------
     MissingKeyError
-        If the embedding or a column is not there.
+        If the table, the embedding or a column is not there.
     ValueError
         If there is no such reference, it was embedded by another encoder, has fewer than two types, labels that files
         cannot hold or tell apart, a slide for each type alone, or another width; if no cell has an embedding; or if
@@ -121,12 +125,12 @@ def transfer_labels(
     >>> bool((typed["nucleus_type"].astype(str) == typed["truth_type"].astype(str)).mean() > 0.5)
     True
     """
-    adata = as_table(adata)
+    adata = as_table(adata, table_key=table_key)
     if standardize is not None:
         one_of("standardize", standardize, STANDARDIZE)
     _check_place(adata, check_key(key_added), use_rep)
     rep, rows = embedded_rows(adata, use_rep)
-    known = _resolve(adata, reference, groupby=groupby, slides=slides, use_rep=use_rep)
+    known = _resolve(adata, reference, groupby=groupby, slides=slides, table_key=table_key, use_rep=use_rep)
     how = standardize or ("reference" if known.name == "table" else "query")
     if known.x.shape[1] != rep.shape[1]:
         must = f"have {rep.shape[1]} columns in obsm[{use_rep!r}], as the table has"
@@ -211,7 +215,9 @@ def _is_changed(adata: AnnData, key: str) -> bool:
     return bool((types.notna() != has).any() or (types[has] != most).any())
 
 
-def _resolve(adata: AnnData, reference: Any, *, groupby: str, slides: str | None, use_rep: str) -> LabelReference:
+def _resolve(
+    adata: AnnData, reference: Any, *, groupby: str, slides: str | None, table_key: str, use_rep: str
+) -> LabelReference:
     """The reference, of the same encoder as the table."""
     words = encoder_of(adata, use_rep)
     if isinstance(reference, str):
@@ -219,7 +225,7 @@ def _resolve(adata: AnnData, reference: Any, *, groupby: str, slides: str | None
             raise bad_value("slides", must="be None for a reference that ships, which knows its own", got=slides)
         known = shipped(reference, words, use_rep=use_rep)
     else:
-        known = of_table(as_table(reference), use_rep=use_rep, groupby=groupby, slides=slides)
+        known = of_table(table_of(reference, table_key=table_key), use_rep=use_rep, groupby=groupby, slides=slides)
     if check_same_encoder(known, words, use_rep=use_rep):
         logger.warning("the stain of reference and table was treated differently: %r and %r", known.encoder, words)
     return known
