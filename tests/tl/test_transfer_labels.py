@@ -147,7 +147,7 @@ def test_types_that_cannot_be_held_out_are_named_and_counted(caplog):
     query = table(seed=1)
     known.obs.loc[known.obs_names[:20], "type"] = np.where(known.obs["slide"] == "s", "only s", known.obs["type"])[:20]
     lm.tl.transfer_labels(query, reference=known, slides="slide")
-    assert "held-out scores say nothing of ['only s']: each is on one slide alone" in caplog.text
+    assert "held-out scores say nothing of ['only s'], which cells are given: each is on one slide alone" in caplog.text
     assert record(query)["types"]["n_held_out"].to_dict() == {"a": 25, "b": 25, "only s": 0}
     assert record(query)["types"]["n"].sum() == 60
 

@@ -112,6 +112,6 @@ def _hint(name: object, names: Iterable[str]) -> str:
     """The nearest of `names`, whatever its case, as a question; nothing where none is near."""
     by_folded = {other.casefold(): other for other in names}
     close = difflib.get_close_matches(str(name), names, n=1) or [
-        by_folded[folded] for folded in difflib.get_close_matches(str(name).casefold(), by_folded, n=1)
+        by_folded[folded] for folded in difflib.get_close_matches(str(name).casefold(), by_folded, n=1, cutoff=0.8)
     ]
     return f" Did you mean {close[0]!r}?" if close else ""

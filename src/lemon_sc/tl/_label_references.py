@@ -96,8 +96,8 @@ def of_table(adata: AnnData, *, use_rep: str, groupby: str, slides: str | None) 
         )
         raise ValueError(msg)
     kept = rows & named
-    if slides and adata.obs.loc[kept, slides].nunique() < 2:
-        must, got = "name a column with at least two slides", f"{slides}, with {listing(adata.obs[slides].unique())}"
+    if slides and len(names := adata.obs.loc[kept, slides].unique()) < 2:
+        must, got = "name a column with at least two slides", f"{slides}, with {listing(names)}"
         fix = "One is held out, and learned from the others. With one slide: `slides=None`."
         raise bad_value("slides", must=must, got=got, fix=fix)
     return LabelReference(

@@ -141,8 +141,8 @@ def transfer_labels(
     model = fit_labels(known.x, known.labels, folds)
     if model.held_out.n_missing:
         alone = listing(name for name, n in zip(model.classes, model.held_out.n, strict=True) if n == 0)
-        why = "has one cell" if known.slides is None else "is on one slide"
-        logger.warning("the held-out scores say nothing of %s: each %s alone. Cells are given them.", alone, why)
+        why = "has one cell" if known.slides is None else "is on one slide alone"
+        logger.warning("the held-out scores say nothing of %s, which cells are given: each %s", alone, why)
     if how == "query" and rows.sum() < ENOUGH:
         logger.warning("standardised with mean and sd of %d cells: too few to stand for a slide", int(rows.sum()))
     made = np.full((adata.n_obs, len(model.classes)), np.nan, dtype=np.float32)
