@@ -10,6 +10,9 @@ def test_a_missing_key_says_what_where_what_is_there_and_what_to_do():
         "'X_lemn' not found in `adata.obsm` (found: ['X_lemon', 'X_pca']). Did you mean 'X_lemon'? "
         "Run `lm.tl.embed` first."
     )
+    assert "Did you mean 'EPCAM'?" in str(missing_key("epcam", where="x", have=["CD3E", "EPCAM", "KRT8"]))
+    assert "Did you mean 'Slide'?" in str(missing_key("slides", where="x", have=["SLIDES_", "Slide"]))
+    assert "Did you mean" not in str(missing_key("nope", where="x", have=["NOISE9"]))
     assert str(missing_key("a", where="x", have=[])) == "'a' not found in `x` (found: [])."
     assert str(MissingKeyError("a sentence")) == "a sentence"
 

@@ -35,6 +35,20 @@ def test_hits_are_those_of_a_full_sort(dtype):
     np.testing.assert_allclose(hits.score_MK, score, atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-18, 1e-30, 1e-60])
+@pytest.mark.usefixtures("blocks")
+def test_short_rows_are_found_like_long_ones(scale):
+    rng = np.random.default_rng(8)
+    long = rng.normal(size=(200, 16))
+    long[7] = 0
+    x = long * np.where(np.arange(200) % 3, 1.0, scale)[:, None]
+    q = np.concatenate([rng.normal(size=(4, 16)), long[[0, 3, 4]]])
+    hits, (index, score) = search(x if scale < 1e-40 else x.astype(np.float32), q, k=60), brute_force(long, q, 60)
+    np.testing.assert_array_equal(hits.index_MK, index)
+    np.testing.assert_allclose(hits.score_MK, score, atol=1e-6)
+    np.testing.assert_array_equal(ranks(x, q, index[:, 20]), 21)
+
+
 @pytest.mark.usefixtures("blocks")
 def test_what_float32_cannot_tell_apart_is_told_apart():
     """More rows than candidates lie closer together than the error of the product."""

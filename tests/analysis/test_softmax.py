@@ -62,3 +62,4 @@ def test_says_that_it_did_not_get_there(monkeypatch, caplog):
     monkeypatch.setattr(module, "MAX_ITER", 3)
     fit_softmax(*made())
     assert "did not converge in 3 steps" in caplog.text
+    assert "The penalty was 1 / 1; stronger ones converge sooner." in caplog.text  # callers may have no `c`

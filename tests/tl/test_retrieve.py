@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import spatialdata as sd
 from scipy.sparse import csr_matrix
 
 import lemon_sc as lm
@@ -78,6 +79,26 @@ def test_a_vector_per_gene_needs_no_model(planted):
     lm.tl.retrieve(adata, query=["G1", "G0"], by="gene", model=model, k=5)
     lm.tl.retrieve(adata, query={g: model.encode_genes([g])[0] for g in ("G1", "G0")}, by="gene", k=5, key_added="own")
     pd.testing.assert_frame_equal(result(adata)[1], result(adata, "own")[1])
+
+
+def test_a_table_in_a_file_is_asked_like_one_in_memory(planted, tmp_path):
+    adata, model = planted
+    for name in ("sparse", "dense"):
+        adata.X = adata.X if name == "sparse" else adata.X.toarray()
+        adata.write_h5ad(tmp_path / f"{name}.h5ad")
+        backed = ad.read_h5ad(tmp_path / f"{name}.h5ad", backed="r")
+        for by, query in {"gene": ["G3", "G0"], "profile": ["c200", "c4"]}.items():
+            for table in (adata, backed):
+                lm.tl.retrieve(table, query=query, by=by, model=model, k=5)
+            pd.testing.assert_frame_equal(result(backed)[1], result(adata)[1])
+
+
+def test_a_table_of_another_name_is_passed_itself(planted):
+    sdata = sd.SpatialData(tables={"nuclei": planted[0]})
+    with pytest.raises(MissingKeyError, match=r"'table' not found in `sdata.tables`.*Pass the table itself"):
+        lm.tl.retrieve(sdata, query=["c1"])
+    lm.tl.retrieve(sdata.tables["nuclei"], query=["c1"], k=5)
+    assert len(result(sdata["nuclei"])[1]) == 5
 
 
 def test_a_profile_finds_its_own_image(planted):
@@ -175,7 +196,9 @@ def test_the_space_of_another_encoder_is_refused(planted):
         ({"query": None}, "`query` must be names of rows, got None"),
         ({"query": list(range(D))}, "`query` must be names of rows, or vectors of floats.*Rows are asked by name"),
         ({"query": pd.DataFrame({"G0": ["x"]}), "by": "profile"}, "`query` must hold counts, numbers alone"),
-        ({"query": np.arange(N) < 3}, "A mask becomes names"),
+        ({"query": pd.Series(np.arange(N) < 3)}, r"must be names of rows, got 'Series \(400,\)'. A mask becomes names"),
+        ({"query": csr_matrix(np.eye(2, D))}, r"names, or dense vectors, got 'csr_matrix \(2, 12\)'.*`query.toarray"),
+        ({"query": "g3", "by": "gene"}, r"'g3' not found in `adata.var_names`.*Did you mean 'G3'"),
         ({"query": {"G0": np.ones(D), "G1": np.ones(3)}, "by": "gene"}, "must hold one vector .* for each gene"),
         ({"query": {"G0": np.ones((2, D // 2))}, "by": "gene"}, "must hold one vector .* for each gene"),
         ({"query": np.diag([1.0] * (D - 1) + [0.0])}, r"1 of 12 queries are zero or not finite: \['query_11'\]"),

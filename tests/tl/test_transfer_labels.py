@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import spatialdata as sd
 from sklearn.metrics import balanced_accuracy_score
 
 import lemon_sc as lm
@@ -102,6 +103,55 @@ def test_nuclei_found_in_the_image_are_typed_by_the_reference_that_ships(embedde
     assert (made["nucleus_type"][(made["truth_type"] == "tumour") & typed] == "sTIL").mean() < 0.2
 
 
+@pytest.mark.parametrize(
+    ("column", "key"),
+    [("region", "region"), ("nucleus_probability", "nucleus"), ("nucleus_type", "nucleus_type"), ("m", "m")],
+)
+def test_a_column_of_others_stays_even_where_it_is_constant(column, key):
+    query = table(seed=1)
+    query.obs[column] = 1.0 if column == "m" else "slide 1"
+    with pytest.raises(ValueError, match=rf"what is there already \(adata.obs\['{column}'\]\).*another name"):
+        lm.tl.transfer_labels(query, reference=table(), key_added=key)
+    assert query.obs[column].nunique() == 1
+    assert key not in query.obsm
+
+
+@pytest.mark.parametrize("how", ["one type", "renamed", "missing", "no probabilities"])
+def test_types_that_were_changed_by_hand_stay(how):
+    query = table(seed=1)
+    lm.tl.transfer_labels(query, reference=table())
+    lm.tl.transfer_labels(query, reference=table(seed=2))
+    types = query.obs["nucleus_type"]
+    if how == "one type":
+        types.iloc[3] = {"a": "b", "b": "a"}[types.iloc[3]]
+    elif how == "renamed":
+        query.obs["nucleus_type"] = types.cat.rename_categories({"a": "lymphocyte"})
+    elif how == "missing":
+        types.iloc[3] = None
+    else:
+        del query.obsm["nucleus_type"]
+    before = query.obs["nucleus_type"].copy()
+    with pytest.raises(ValueError, match=r"what is there already \(adata.obs\['nucleus_type'\]\)"):
+        lm.tl.transfer_labels(query, reference=table())
+    assert query.obs["nucleus_type"].equals(before)
+    del query.obs["nucleus_type"]
+    lm.tl.transfer_labels(query, reference=table())
+    assert query.obs["nucleus_type"].notna().all()
+
+
+def test_types_that_cannot_be_held_out_are_named_and_counted(caplog):
+    known = table()
+    known.obs["slide"] = np.tile(["s", "s", "t", "t"], 15)
+    lm.tl.transfer_labels(table(seed=1), reference=known, slides="slide")
+    assert "held-out scores say nothing" not in caplog.text
+    query = table(seed=1)
+    known.obs.loc[known.obs_names[:20], "type"] = np.where(known.obs["slide"] == "s", "only s", known.obs["type"])[:20]
+    lm.tl.transfer_labels(query, reference=known, slides="slide")
+    assert "held-out scores say nothing of ['only s'], which cells are given: each is on one slide alone" in caplog.text
+    assert record(query)["types"]["n_held_out"].to_dict() == {"a": 25, "b": 25, "only s": 0}
+    assert record(query)["types"]["n"].sum() == 60
+
+
 def test_few_cells_do_not_stand_for_a_slide(caplog):
     query = table(seed=1)
     query.obs = query.obs[["X_lemon_encoder"]]
@@ -163,6 +213,14 @@ def test_stain_may_differ_with_a_warning_and_weights_may_not(caplog):
     assert record(plain)["encoder"] == ""
 
 
+def alike(known):
+    known.obs["type"] = np.tile(["T/NK", "T_NK", "c"], 20)
+
+
+def no_columns(known):
+    known.obs["type"] = np.tile(["..", "_index", "c"], 20)
+
+
 def numbered(known):
     known.obs["type"] = 1.0
 
@@ -174,6 +232,10 @@ def unlabelled(known):
 
 def unembedded(known):
     known.obsm["X_lemon"][:] = np.nan
+
+
+def bare(known):
+    del known.obsm["X_lemon"]
 
 
 def of_one_type(known):
@@ -191,14 +253,21 @@ def wide(known):
         (None, {"slides": "patient"}, MissingKeyError, r"'patient' not found in `reference.obs`.*`slides=`"),
         (None, {"use_rep": "X_pca"}, MissingKeyError, r"'X_pca' not found in `adata.obsm`.*Run `lm.tl.embed` first"),
         (numbered, {}, ValueError, r"`groupby` must name a column of classes.*got 'type \(float64\)'"),
+        (alike, {}, ValueError, r"labels can be told apart when '/' is written as '_', got \"\['T/NK', 'T_NK'\]"),
+        (no_columns, {}, ValueError, r"labels can be names that files can hold, got \"\['..', '_index'\]"),
         (
             unlabelled,
             {},
             ValueError,
             r"no cell to learn from: of 60, 60 have an embedding.* 0 a label in obs\['type'\]",
         ),
-        (unembedded, {}, ValueError, r"No row of `adata.obsm\['X_lemon'\]` \(60, 4\) is free of NaN"),
+        (unembedded, {}, ValueError, r"No row of `reference.obsm\['X_lemon'\]` \(60, 4\) is free of NaN"),
         (of_one_type, {}, ValueError, r"Labels of at least two classes are needed.*found \['a'\]"),
+        (None, {"slides": "one"}, ValueError, r"`slides` must name a column with at least two.*\['t'\].*`slides=None`"),
+        (None, {"groupby": None}, ValueError, "`groupby` must be the name of one column, got None. `groupby=` names"),
+        (None, {"groupby": ["type"]}, ValueError, r"`groupby` must be the name of one column, got \['type'\]"),
+        (None, {"slides": ["slide"]}, ValueError, "`slides` must be the name of one column"),
+        (bare, {}, MissingKeyError, r"'X_lemon' not found in `reference.obsm`"),
         (None, {"slides": "type"}, ValueError, r"No penalty can be chosen.*a class of its own"),
         (wide, {}, ValueError, r"`reference` must have 4 columns in obsm\['X_lemon'\].*got \(60, 8\)"),
         (None, {"standardize": "slide"}, ValueError, r"`standardize` must be one of \['reference', 'query'\]"),
@@ -211,6 +280,7 @@ def wide(known):
 )
 def test_bad_input_is_named_and_nothing_is_written(spoil, options, error, match):
     known, query = table(), table(seed=1)
+    known.obs["one"] = "t"
     query.obsm["own"] = np.zeros((60, 2))
     before = (set(query.obs), set(query.obsm), set(query.uns))
     if spoil is not None:
@@ -232,8 +302,20 @@ def test_a_name_that_is_no_reference_and_an_embedding_that_none_has():
         lm.tl.transfer_labels(table(words=None))
     with pytest.raises(ValueError, match="`slides` must be None for a reference that ships.*got 'slide'"):
         lm.tl.transfer_labels(query, slides="slide")
-    with pytest.raises(TypeError, match="must be an AnnData or a SpatialData, got int"):
-        lm.tl.transfer_labels(query, reference=3)
+    for reference in (3, None, query.obs):
+        with pytest.raises(TypeError, match=f"`reference` must be .* that ships, got {type(reference).__name__}"):
+            lm.tl.transfer_labels(query, reference=reference)
+
+
+def test_the_table_of_another_name():
+    query = sd.SpatialData(tables={"nuclei": table(seed=1)})
+    known = sd.SpatialData(tables={"nuclei": table()})
+    lm.tl.transfer_labels(query, reference=known, table_key="nuclei")
+    assert query["nuclei"].obs["nucleus_type"].notna().all()
+    with pytest.raises(MissingKeyError, match="'table' not found in `sdata.tables`.*Pass `table_key=`"):
+        lm.tl.transfer_labels(query, reference=known)
+    with pytest.raises(MissingKeyError, match="'table' not found in `reference.tables`.*Pass the table itself"):
+        lm.tl.transfer_labels(table(seed=1), reference=known)
 
 
 def test_a_slash_does_not_keep_a_table_from_being_written(tmp_path):
@@ -244,6 +326,15 @@ def test_a_slash_does_not_keep_a_table_from_being_written(tmp_path):
     again = ad.read_zarr(tmp_path / "typed.zarr")
     assert again.obsm["nucleus_type"].columns.tolist() == again.obs["nucleus_type"].cat.categories.tolist()
     assert again.obs["nucleus_type"].cat.categories.tolist() == ["T_NK", "b"]
+
+
+def test_an_empty_label_is_none():
+    known, query = table(), table(seed=1)
+    known.obs["type"] = pd.Categorical(np.where(np.arange(60) < 20, np.tile(["", " "], 30), known.obs["type"]))
+    lm.tl.transfer_labels(query, reference=known)
+    assert list(query.obsm["nucleus_type"].columns) == ["a", "b"]
+    assert record(query)["n_reference"] == 40
+    assert record(query)["n_reference_left_out"] == 20
 
 
 def test_cells_whose_names_repeat_are_typed_by_row():

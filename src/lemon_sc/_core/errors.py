@@ -55,9 +55,8 @@ def missing_key(key: object, *, where: str, have: Iterable[object], fix: str = "
     The error, to be raised.
     """
     names = [str(h) for h in have]
-    close = difflib.get_close_matches(str(key), names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return MissingKeyError(f"{str(key)!r} not found in `{where}` (found: {listing(names)}).{hint} {fix}".rstrip())
+    found = f"{str(key)!r} not found in `{where}` (found: {listing(names)})."
+    return MissingKeyError(f"{found}{_hint(key, names)} {fix}".rstrip())
 
 
 def bad_value(name: str, *, must: str, got: object, fix: str = "") -> ValueError:
@@ -105,7 +104,14 @@ def one_of(name: str, value: str, options: Iterable[str]) -> str:
     choices = list(options)
     if value in choices:
         return value
-    close = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    msg = f"`{name}` must be one of {listing(choices)}, got {value!r}.{hint}"
+    msg = f"`{name}` must be one of {listing(choices)}, got {value!r}.{_hint(value, choices)}"
     raise ValueError(msg)
+
+
+def _hint(name: object, names: Iterable[str]) -> str:
+    """The nearest of `names`, whatever its case, as a question; nothing where none is near."""
+    by_folded = {other.casefold(): other for other in names}
+    close = difflib.get_close_matches(str(name), names, n=1) or [
+        by_folded[folded] for folded in difflib.get_close_matches(str(name).casefold(), by_folded, n=1, cutoff=0.8)
+    ]
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @singledispatch
-def as_table(data: object, *, table_key: str = "table") -> ad.AnnData:
+def as_table(data: object, *, table_key: str | None = None) -> ad.AnnData:
     """The table of `data`: an AnnData is passed through, of a SpatialData it is ``tables[table_key]``.
 
     Parameters
@@ -31,7 +31,7 @@ def as_table(data: object, *, table_key: str = "table") -> ad.AnnData:
     data
         AnnData or SpatialData.
     table_key
-        Name of the table in a SpatialData.
+        Name of the table in a SpatialData; ``None``: ``"table"``, for functions that take no other name.
 
     Returns
     -------
@@ -49,15 +49,17 @@ def as_table(data: object, *, table_key: str = "table") -> ad.AnnData:
 
 
 @as_table.register
-def _(data: ad.AnnData, *, table_key: str = "table") -> ad.AnnData:
+def _(data: ad.AnnData, *, table_key: str | None = None) -> ad.AnnData:
     return data
 
 
 @as_table.register
-def _(data: sd.SpatialData, *, table_key: str = "table") -> ad.AnnData:
-    if table_key not in data.tables:
-        raise missing_key(table_key, where="sdata.tables", have=data.tables, fix="Pass `table_key=`.")
-    return data.tables[table_key]
+def _(data: sd.SpatialData, *, table_key: str | None = None) -> ad.AnnData:
+    name = "table" if table_key is None else table_key
+    if name not in data.tables:
+        fix = "Pass the table itself, `sdata.tables[...]`." if table_key is None else "Pass `table_key=`."
+        raise missing_key(name, where="sdata.tables", have=data.tables, fix=fix)
+    return data.tables[name]
 
 
 def check_key(name: str, *, parameter: str = "key_added") -> str:
@@ -115,7 +117,7 @@ def check_free(adata: ad.AnnData, name: str, *, verb: str, parameter: str = "key
                 raise bad_value(parameter, must=must, got=name, fix=fix)
 
 
-def get_rep(adata: ad.AnnData, use_rep: str) -> Matrix:
+def get_rep(adata: ad.AnnData, use_rep: str, *, owner: str = "adata") -> Matrix:
     """``adata.obsm[use_rep]`` as a 2-D array, or an error that says what is there.
 
     A warning says if the embedding is out of date. Rows that were made differently, as after `anndata.concat`, are an
@@ -127,6 +129,8 @@ def get_rep(adata: ad.AnnData, use_rep: str) -> Matrix:
         The table.
     use_rep
         Name of the embedding in ``obsm``.
+    owner
+        What the user calls the table.
 
     Returns
     -------
@@ -140,20 +144,20 @@ def get_rep(adata: ad.AnnData, use_rep: str) -> Matrix:
         If it is no numeric 2-D array, or its rows were made differently.
     """
     if use_rep not in adata.obsm:
-        raise missing_key(use_rep, where="adata.obsm", have=adata.obsm, fix="Run `lm.tl.embed` first.")
+        raise missing_key(use_rep, where=f"{owner}.obsm", have=adata.obsm, fix="Run `lm.tl.embed` first.")
     found: Any = adata.obsm[use_rep]
     if isinstance(found, pd.DataFrame) and all(map(pd.api.types.is_numeric_dtype, found.dtypes)):
         found = found.to_numpy(np.float64, na_value=np.nan)  # columns that can be NA are objects otherwise
     rep = found.toarray() if sparse.issparse(found) else np.asarray(found)
     if rep.ndim != 2 or rep.dtype.kind not in "iuf":
-        msg = f"`adata.obsm[{use_rep!r}]` must be a numeric 2-D array, got {rep.dtype} with shape {rep.shape}."
+        msg = f"`{owner}.obsm[{use_rep!r}]` must be a numeric 2-D array, got {rep.dtype} with shape {rep.shape}."
         raise ValueError(msg)
-    _check_one_encoder(adata, use_rep)
+    _check_one_encoder(adata, use_rep, owner)
     warn_if_stale(adata, keys.EMBED, use_rep)
     return rep
 
 
-def _check_one_encoder(adata: ad.AnnData, use_rep: str) -> None:
+def _check_one_encoder(adata: ad.AnnData, use_rep: str, owner: str) -> None:
     """Raise if the rows of an embedding say that they were made differently."""
     column = use_rep + keys.ENCODER
     if column not in adata.obs:
@@ -162,7 +166,7 @@ def _check_one_encoder(adata: ad.AnnData, use_rep: str) -> None:
     if len(made) > 1:
         shown = "; ".join(f"{n} cells: {words}" for words, n in made.items())
         msg = (
-            f"`adata.obsm[{use_rep!r}]` mixes embeddings that were made differently and cannot be compared ({shown}). "
-            "Embed all slides with the same model and settings, or select the rows of one."
+            f"`{owner}.obsm[{use_rep!r}]` mixes embeddings that were made differently and cannot be compared "
+            f"({shown}). Embed all slides with the same model and settings, or select the rows of one."
         )
         raise ValueError(msg)

@@ -34,6 +34,8 @@ QUERIES = 2048
 SPARE = 16
 """Candidates beyond the hits that are looked at in float64."""
 
+_TINY = 1e-15  # length of a row whose square float32 does not hold exactly enough
+
 
 class Hits(NamedTuple):
     """Of M queries, best first."""
@@ -191,6 +193,10 @@ def _scores(search: _Search) -> Iterator[tuple[int, torch.Tensor]]:
             block = np.ascontiguousarray(search.x[start : start + size], dtype=np.float32)
             x = torch.from_numpy(block).to(device)
             norm = torch.linalg.vector_norm(x, dim=1)
+            tiny = torch.nonzero(norm < _TINY).ravel()
+            if len(tiny):
+                x[tiny] = torch.from_numpy(_enlarged(search.x[start + tiny.cpu().numpy()])).to(device)
+                norm[tiny] = torch.linalg.vector_norm(x[tiny], dim=1)
             score = torch.mm(q, x.T)
             score /= torch.where(norm > 0, norm, 1)
             if search.rows is not None:
@@ -203,6 +209,13 @@ def _scores(search: _Search) -> Iterator[tuple[int, torch.Tensor]]:
             mine = torch.nonzero((own >= start) & (own < start + len(x))).ravel()
             score[mine, own[mine] - start] = -torch.inf
             yield start, score
+
+
+def _enlarged(x: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Rows in the same directions, with a largest element of 1; rows of zeros as they are."""
+    rows = np.asarray(x, dtype=np.float64)
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    return (rows / np.where(largest > 0, largest, 1.0)).astype(np.float32)
 
 
 def _best(search: _Search, k: int, n_there: int) -> Hits:

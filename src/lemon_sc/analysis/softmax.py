@@ -80,9 +80,10 @@ def fit_softmax(
     found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
     if np.abs(found.jac).max() > _UNSOLVED:
         msg = (
-            "The logistic regression did not converge in %d steps: probabilities are approximate. A smaller `c` helps."
+            "The logistic regression did not converge in %d steps: probabilities are approximate. "
+            "The penalty was 1 / %g; stronger ones converge sooner."
         )
-        logger.warning(msg, found.nit)
+        logger.warning(msg, found.nit, c)
     w_DK = (found.x.reshape(k, -1) * scale).T
     return w_DK[:-1], w_DK[-1]
 

@@ -97,11 +97,8 @@ def expression(
     """
     if layer is not None and layer not in adata.layers:
         raise missing_key(layer, where="adata.layers", have=adata.layers, fix="`layer=None` takes adata.X.")
-    view = adata[:, genes]
-    if rows.all():  # one indexing step less on a big matrix
-        x = view.X if layer is None else view.layers[layer]
-    else:
-        x = view[rows].X if layer is None else view[rows].layers[layer]
+    view = adata[:, genes] if rows.all() else adata[rows, genes]  # in one step: two are an error in a file
+    x = view.X if layer is None else view.layers[layer]
     if x is None:
         msg = "`adata.X` is empty. Pass `layer=` (a key of `adata.layers`) that holds the expression."
         raise ValueError(msg)
@@ -141,7 +138,9 @@ def dense(x: NDArray[np.floating] | sparse.spmatrix) -> NDArray[np.floating]:
     return np.asarray(x.toarray() if isinstance(x, sparse.spmatrix | sparse.sparray) else x)
 
 
-def embedded_rows(adata: AnnData, use_rep: str) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+def embedded_rows(
+    adata: AnnData, use_rep: str, *, owner: str = "adata"
+) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """The embedding, and which cells have one; an error if none has.
 
     Parameters
@@ -150,6 +149,8 @@ def embedded_rows(adata: AnnData, use_rep: str) -> tuple[NDArray[np.floating], N
         The table.
     use_rep
         Name of the embedding in ``obsm``.
+    owner
+        What the user calls the table.
 
     Returns
     -------
@@ -160,12 +161,12 @@ def embedded_rows(adata: AnnData, use_rep: str) -> tuple[NDArray[np.floating], N
     ValueError
         If no row is free of NaN.
     """
-    rep = get_rep(adata, use_rep)
+    rep = get_rep(adata, use_rep, owner=owner)
     rows = np.asarray(np.isfinite(rep).all(axis=1))
     if not rows.any():
         msg = (
-            f"No row of `adata.obsm[{use_rep!r}]` {rep.shape} is free of NaN, so there is no cell to work with. "
-            "`adata.obs['nucleus_qc']` says why a cell has no usable nucleus."
+            f"No row of `{owner}.obsm[{use_rep!r}]` {rep.shape} is free of NaN, so there is no cell to work with. "
+            f"`{owner}.obs['nucleus_qc']` says why a cell has no usable nucleus."
         )
         raise ValueError(msg)
     return rep, rows

@@ -5,24 +5,31 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
+import spatialdata as sd
 
 from lemon_sc._core import keys
 from lemon_sc._core.errors import bad_value, listing, missing_key, one_of
+from lemon_sc._core.table import as_table
 from lemon_sc.io.durable import write_whole
 from lemon_sc.tl._expression import embedded_rows
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
 FOLDER = Path(__file__).with_name("label_references")
 _STAIN = ", stain "
 """Where the words of an embedding begin to name its stain."""
+_NO_COLUMN = ("_index", ".", "..")
+"""Names of columns that neither HDF5 nor Zarr files hold."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,18 +59,35 @@ class LabelReference:
         return made.hexdigest()
 
 
+def table_of(reference: object, *, table_key: str) -> AnnData:
+    """The table of a reference that does not ship."""
+    if not isinstance(reference, ad.AnnData | sd.SpatialData):
+        must = "be an AnnData or a SpatialData, or the name of a reference that ships"
+        msg = f"`reference` must {must}, got {type(reference).__name__}."
+        raise TypeError(msg)
+    if isinstance(reference, sd.SpatialData) and table_key not in reference.tables:
+        fix = "Pass the table itself."
+        raise missing_key(table_key, where="reference.tables", have=reference.tables, fix=fix)
+    return as_table(reference, table_key=table_key)
+
+
 def of_table(adata: AnnData, *, use_rep: str, groupby: str, slides: str | None) -> LabelReference:
     """Cells of a table that have an embedding, a label and, if they are asked for, a slide."""
     for what, column in (("groupby", groupby), ("slides", slides)):
-        if column is not None and column not in adata.obs:
-            fix = f"`{what}=` names a column of the reference."
+        if what == "slides" and column is None:
+            continue
+        fix = f"`{what}=` names a column of the reference."
+        if not isinstance(column, str):
+            raise bad_value(what, must="be the name of one column", got=column, fix=fix)
+        if column not in adata.obs:
             raise missing_key(column, where="reference.obs", have=adata.obs.columns, fix=fix)
     if adata.obs[groupby].dtype.kind in "iufc":
         fix = "If its numbers stand for classes: `.astype('category')`."
         must, got = "name a column of classes (categorical, text or bool)", f"{groupby} ({adata.obs[groupby].dtype})"
         raise bad_value("groupby", must=must, got=got, fix=fix)
-    rep, rows = embedded_rows(adata, use_rep)
-    named = adata.obs[[groupby, *([slides] if slides else [])]].notna().all(axis=1).to_numpy()
+    rep, rows = embedded_rows(adata, use_rep, owner="reference")
+    labels = _labels(adata.obs[groupby])
+    named = (labels.notna() & (adata.obs[slides].notna() if slides else True)).to_numpy()
     if not (rows & named).any():
         msg = (
             f"The reference has no cell to learn from: of {adata.n_obs}, {int(rows.sum())} have an embedding in "
@@ -72,15 +96,34 @@ def of_table(adata: AnnData, *, use_rep: str, groupby: str, slides: str | None) 
         )
         raise ValueError(msg)
     kept = rows & named
+    if slides and len(names := adata.obs.loc[kept, slides].unique()) < 2:
+        must, got = "name a column with at least two slides", f"{slides}, with {listing(names)}"
+        fix = "One is held out, and learned from the others. With one slide: `slides=None`."
+        raise bad_value("slides", must=must, got=got, fix=fix)
     return LabelReference(
         name="table",
         encoder=encoder_of(adata, use_rep),
         x=np.asarray(rep[kept], dtype=np.float32),
-        # types become columns, and no file can hold one with a slash
-        labels=adata.obs.loc[kept, groupby].astype(str).str.replace("/", "_", regex=False).to_numpy(dtype=str),
+        labels=labels[kept].to_numpy(dtype=str),
         slides=adata.obs.loc[kept, slides].astype(str).to_numpy(dtype=str) if slides else None,
         n_left_out=int((~kept).sum()),
     )
+
+
+def _labels(column: pd.Series) -> pd.Series:
+    """Labels as names that a file can hold as columns, missing where there is none; an error if two become one."""
+    of_label = {label: str(label).replace("/", "_") for label in column.dropna().unique() if str(label).strip()}
+    names = Counter(of_label.values())
+    merged = [label for label, name in of_label.items() if names[name] > 1]
+    refused = [label for label, name in of_label.items() if name in _NO_COLUMN]
+    for labels, why in (
+        (merged, "be told apart when '/' is written as '_'"),
+        (refused, "be names that files can hold"),
+    ):
+        if labels:
+            must, fix = f"name a column whose labels can {why}", "Give these labels other names."
+            raise bad_value("groupby", must=must, got=listing(labels), fix=fix)
+    return column.astype(object).map(of_label)
 
 
 def encoder_of(adata: AnnData, use_rep: str) -> str:

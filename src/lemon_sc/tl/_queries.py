@@ -53,7 +53,7 @@ def image_queries(adata: AnnData, query: Any, *, rep: NDArray[np.floating], rows
     if is_vectors(query):
         if np.ndim(query) < 2 and np.asarray(query).dtype.kind in "iu":
             fix = "Rows are asked by name: `query=adata.obs_names[[...]]`."
-            raise bad_value("query", must="be names of rows, or vectors of floats", got=query, fix=fix)
+            raise bad_value("query", must="be names of rows, or vectors of floats", got=in_short(query), fix=fix)
         vectors = np.atleast_2d(np.asarray(query, dtype=np.float64))
         return Queries(names=[f"query_{i}" for i in range(len(vectors))], vectors=vectors, own=_none(len(vectors)))
     names, at = _rows_by_name(adata, query, rows)
@@ -102,6 +102,11 @@ def is_vectors(query: Any) -> bool:
     return bool(values.size) and values.dtype.kind in "fiu"
 
 
+def in_short(query: Any) -> str | None:
+    """Type and shape of a query, for a message."""
+    return None if query is None else f"{type(query).__name__} {np.shape(query)}"
+
+
 def expression_encoder(model: Any, *, by: str) -> Any:
     """What encodes expression: `model` itself, or what lies at that path."""
     if isinstance(model, str | os.PathLike):
@@ -137,7 +142,7 @@ def _none(n: int) -> NDArray[np.int64]:
 def _rows_by_name(adata: AnnData, query: Any, rows: Rows) -> tuple[list[str], NDArray[np.int64]]:
     if query is None or np.asarray(query).dtype.kind == "b":
         fix = "A mask becomes names with `adata.obs_names[mask]`."
-        raise bad_value("query", must="be names of rows", got=query, fix=fix)
+        raise bad_value("query", must="be names of rows", got=in_short(query), fix=fix)
     names = [query] if isinstance(query, str) else [str(name) for name in query]
     if not names:
         raise bad_value("query", must="name at least one row", got=query)

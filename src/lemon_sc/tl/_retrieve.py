@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
@@ -25,6 +26,7 @@ from lemon_sc.tl._queries import (
     expression_encoder,
     gene_queries,
     image_queries,
+    in_short,
     is_vectors,
     profile_queries,
 )
@@ -100,7 +102,7 @@ def retrieve(
     Raises
     ------
     MissingKeyError
-        If the embedding, a gene or a row is not there.
+        If the table, the embedding, a gene or a row is not there.
     ValueError
         If a query has another width than the embedding, is zero or not finite, a named row has no embedding, fewer
         than `k` rows have one, no model is given where one is needed, or it belongs to another encoder than the
@@ -170,6 +172,9 @@ def _queries(
     model: Any,
     layer: str | None,
 ) -> Queries:
+    if sparse.issparse(query):
+        fix = "`query.toarray()` has them dense."
+        raise bad_value("query", must="be names, or dense vectors", got=in_short(query), fix=fix)
     if by == "image":
         if isinstance(query, dict | pd.DataFrame):
             raise bad_value("query", must="be names of rows or vectors to retrieve by image", got=type(query).__name__)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lemon_sc._core import keys
 from lemon_sc._core.docs import doc
-from lemon_sc._core.errors import bad_value, one_of
+from lemon_sc._core.errors import bad_value, listing, one_of
 from lemon_sc._core.log import logger
 from lemon_sc._core.record import record_id, write_record
 from lemon_sc._core.rng import RNG, as_generator
@@ -17,7 +17,7 @@ from lemon_sc._core.table import as_table, check_free, check_key
 from lemon_sc.analysis.label_transfer import STANDARDIZE, fit_labels, predict_labels
 from lemon_sc.analysis.splits import leave_one_group_out, stratified
 from lemon_sc.tl._expression import embedded_rows
-from lemon_sc.tl._label_references import check_same_encoder, encoder_of, of_table, shipped
+from lemon_sc.tl._label_references import check_same_encoder, encoder_of, of_table, shipped, table_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,11 +33,12 @@ ENOUGH = 100
 
 @doc
 def transfer_labels(
-    adata: AnnData,
+    adata: AnnData | SpatialData,
     *,
     reference: str | AnnData | SpatialData = "nucls",
     groupby: str = "type",
     slides: str | None = None,
+    table_key: str = "table",
     use_rep: str = keys.X_LEMON,
     standardize: str | None = None,
     rng: RNG = 0,
@@ -56,18 +57,21 @@ def transfer_labels(
 
     Parameters
     ----------
-    %(adata)s
+    adata
+        Annotated table, one row per cell, or a SpatialData that holds it.
     reference
         Labelled nuclei: a table with the same embedding, made by the same encoder with the same weights; or the name of
         a reference that ships with the package. ``"nucls"``: 370 nuclei of 15 tiles of breast carcinomas (TCGA)
         with the super-classes of NuCLS (Amgad et al. 2022, CC0): ``tumor_any``, ``sTIL`` (lymphocytes and plasma
         cells), ``nonTIL_stromal``.
     groupby
-        Column of ``reference.obs`` with the labels. Cells without one are left out. A slash in a label becomes ``_``,
-        because no file can hold a column with one.
+        Column of ``reference.obs`` with the labels. Cells without one, or with an empty one, are left out. A slash in
+        a label becomes ``_``, because no file can hold a column with one.
     slides
         Column of ``reference.obs`` with the slide or patient. Each is held out once to choose the penalty; without it,
         five random folds are, and nuclei of one slide on both sides make the recorded scores too good.
+    table_key
+        The table in ``sdata.tables``, and that of a `reference` that is a SpatialData.
     %(use_rep)s
     standardize
         ``"reference"``: features are standardised with mean and standard deviation of the reference. ``"query"``: those
@@ -88,19 +92,22 @@ def transfer_labels(
     ``.obsm[key_added]``
         DataFrame, float32, (n_obs, types): probability of each type.
     ``.uns["lemon_sc"]["transfer_labels"][key_added]``
-        The settings, the encoder, size and digest of the reference, the penalty `c`, how many cells were given each
-        type (``types``), and the held-out scores within the reference, ``held_out_balanced_accuracy`` and
-        ``held_out_auc``.
+        The settings, the encoder, size and digest of the reference, the penalty `c`, the held-out scores within the
+        reference, ``held_out_balanced_accuracy`` and ``held_out_auc``, and ``types``: how many cells were given each
+        type (``n``), and how many of the reference were held out for these scores (``n_held_out``). They are means over
+        the types that could be held out; a type on one slide alone cannot, and a warning names it.
 
-    A ``nucleus_type`` of `lm.pp.segment_nuclei` that tells no types apart is replaced.
+    An earlier result under this name is replaced, unless types were changed by hand since, and so is a ``nucleus_type``
+    of `lm.pp.segment_nuclei` that tells no types apart.
 
     Raises
     ------
     MissingKeyError
-        If the embedding or a column is not there.
+        If the table, the embedding or a column is not there.
     ValueError
-        If there is no such reference, it was embedded by another encoder, has fewer than two types, a slide for each
-        type alone, or another width; if no cell has an embedding; or if `key_added` holds something else.
+        If there is no such reference, it was embedded by another encoder, has fewer than two types, labels that files
+        cannot hold or tell apart, a slide for each type alone, or another width; if no cell has an embedding; or if
+        `key_added` or ``key_added + "_probability"`` holds something else.
 
     References
     ----------
@@ -118,12 +125,12 @@ def transfer_labels(
     >>> bool((typed["nucleus_type"].astype(str) == typed["truth_type"].astype(str)).mean() > 0.5)
     True
     """
-    adata = as_table(adata)
+    adata = as_table(adata, table_key=table_key)
     if standardize is not None:
         one_of("standardize", standardize, STANDARDIZE)
     _check_place(adata, check_key(key_added), use_rep)
     rep, rows = embedded_rows(adata, use_rep)
-    known = _resolve(adata, reference, groupby=groupby, slides=slides, use_rep=use_rep)
+    known = _resolve(adata, reference, groupby=groupby, slides=slides, table_key=table_key, use_rep=use_rep)
     how = standardize or ("reference" if known.name == "table" else "query")
     if known.x.shape[1] != rep.shape[1]:
         must = f"have {rep.shape[1]} columns in obsm[{use_rep!r}], as the table has"
@@ -132,6 +139,10 @@ def transfer_labels(
         stratified(known.labels, rng=as_generator(rng)) if known.slides is None else leave_one_group_out(known.slides)
     )
     model = fit_labels(known.x, known.labels, folds)
+    if model.held_out.n_missing:
+        alone = listing(name for name, n in zip(model.classes, model.held_out.n, strict=True) if n == 0)
+        why = "has one cell" if known.slides is None else "is on one slide alone"
+        logger.warning("the held-out scores say nothing of %s, which cells are given: each %s", alone, why)
     if how == "query" and rows.sum() < ENOUGH:
         logger.warning("standardised with mean and sd of %d cells: too few to stand for a slide", int(rows.sum()))
     made = np.full((adata.n_obs, len(model.classes)), np.nan, dtype=np.float32)
@@ -148,7 +159,9 @@ def transfer_labels(
         **_record_of(known, model),
         "groupby": groupby if known.name == "table" else "",
         "slides": slides or "",
-        "types": pd.DataFrame({"n": np.bincount(code[rows], minlength=len(names))}, index=names),
+        "types": pd.DataFrame(
+            {"n": np.bincount(code[rows], minlength=len(names)), "n_held_out": model.held_out.n}, index=names
+        ),
         "n_cells": int(rows.sum()),
         "n_no_embedding": int((~rows).sum()),
     }
@@ -170,18 +183,41 @@ def _check_place(adata: AnnData, key_added: str, use_rep: str) -> None:
     if key_added == use_rep:
         raise bad_value("key_added", must="not be the key of the embedding", got=key_added)
     check_free(adata, key_added, verb=keys.TRANSFER)
-    if key_added in adata.uns.get(keys.UNS, {}).get(keys.TRANSFER, {}):
-        return
-    taken = f"adata.obsm[{key_added!r}]" if key_added in adata.obsm else ""
-    # a segmenter that knows no types calls all nuclei the same
-    if key_added in adata.obs and adata.obs[key_added].nunique() > 1:
-        taken = f"adata.obs[{key_added!r}]"
+    made = adata.uns.get(keys.UNS, {})
+    taken = [f"adata.obs[{name!r}]" for name in (key_added, key_added + keys.PROBABILITY) if name in adata.obs]
+    if key_added in adata.obsm:
+        taken.append(f"adata.obsm[{key_added!r}]")
+    types = f"adata.obs[{key_added!r}]"
+    if key_added in made.get(keys.TRANSFER, {}):
+        taken = [types] if _is_changed(adata, key_added) else []
+    elif (
+        types in taken
+        and key_added == keys.NUCLEUS_TYPE
+        and keys.SEGMENT in made
+        and adata.obs[key_added].nunique() == 1
+    ):
+        taken.remove(types)  # a segmenter that knows no types calls all nuclei the same
     if taken:
-        fix = "Give the new labels another name."
-        raise bad_value("key_added", must=f"not name what is there already ({taken})", got=key_added, fix=fix)
+        fix = "Give the new labels another name, or delete what is there."
+        raise bad_value(
+            "key_added", must=f"not name what is there already ({', '.join(taken)})", got=key_added, fix=fix
+        )
 
 
-def _resolve(adata: AnnData, reference: Any, *, groupby: str, slides: str | None, use_rep: str) -> LabelReference:
+def _is_changed(adata: AnnData, key: str) -> bool:
+    """Whether a column of types is not that of the most probable ones, as where it was corrected by hand."""
+    of_each = adata.obsm.get(key)
+    if key not in adata.obs or not isinstance(of_each, pd.DataFrame):
+        return key in adata.obs
+    probability, types = of_each.to_numpy(dtype=np.float32), adata.obs[key].astype(object)
+    has = np.isfinite(probability).all(axis=1)
+    most = of_each.columns.to_numpy(dtype=object)[probability[has].argmax(axis=1)]
+    return bool((types.notna() != has).any() or (types[has] != most).any())
+
+
+def _resolve(
+    adata: AnnData, reference: Any, *, groupby: str, slides: str | None, table_key: str, use_rep: str
+) -> LabelReference:
     """The reference, of the same encoder as the table."""
     words = encoder_of(adata, use_rep)
     if isinstance(reference, str):
@@ -189,7 +225,7 @@ def _resolve(adata: AnnData, reference: Any, *, groupby: str, slides: str | None
             raise bad_value("slides", must="be None for a reference that ships, which knows its own", got=slides)
         known = shipped(reference, words, use_rep=use_rep)
     else:
-        known = of_table(as_table(reference), use_rep=use_rep, groupby=groupby, slides=slides)
+        known = of_table(table_of(reference, table_key=table_key), use_rep=use_rep, groupby=groupby, slides=slides)
     if check_same_encoder(known, words, use_rep=use_rep):
         logger.warning("the stain of reference and table was treated differently: %r and %r", known.encoder, words)
     return known
