@@ -1,4 +1,4 @@
-"""Validation of SEAL: embeddings that tell every unit from the others score 1, those that tell nothing are at chance."""
+"""Validation of SEAL: embeddings that tell all units apart score 1, those that tell nothing are at chance."""
 
 import pytest
 import torch
