@@ -150,6 +150,16 @@ def test_a_number_of_heads_that_cannot_be_is_refused(tmp_path, heads):
         lm.models.load(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_heads", "3"), ("num_heads", None), ("mpp", "x"), ("mean", 0.5), ("features", {"a": 1}), ("training", None)],
+)
+def test_a_card_with_a_value_of_another_type_is_damaged(tmp_path, name, value):
+    _, path = write(tmp_path, **{name: value})
+    with pytest.raises(ValueError, match=rf"toy\.json is damaged: `card\.{name}` must .* Fetch or export it again"):
+        lm.models.load(path)
+
+
 def test_weights_of_another_network_than_the_card_says_are_refused(tmp_path):
     _, path = write(tmp_path, dim=36)
     with pytest.raises(ValueError, match=r"toy\.safetensors is not a toy .*another shape"):

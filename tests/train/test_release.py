@@ -12,12 +12,14 @@ from huggingface_hub import errors
 from safetensors.torch import load_file
 
 import lemon_sc as lm
+from lemon_sc.models.card_files import write_pair
 from lemon_sc.models.vit import vit_s8_40
 from lemon_sc.train.checkpoint import corpus_record
 from lemon_sc.train.corpus_reader import Corpus
 from lemon_sc.train.loop import fit
 from lemon_sc.train.recipes import debug
 from lemon_sc.train.release import export, push_to_hub, readme
+from lemon_sc.train.seal_loop import SealRun
 from lemon_sc.train.state import begin
 
 
@@ -209,6 +211,49 @@ def test_what_cannot_be_exported_is_said(run, tmp_path):
         export(run, tmp_path / "x.safetensors", precision="bf16")
     with pytest.raises(ValueError, match="`layout` must be one of"):
         export(run, tmp_path / "x.safetensors", layout="onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"metrics": {"auc": np.nan}}, "`metrics` must hold finite numbers by name, got {'auc': nan}"),
+        ({"metrics": {"auc": "high"}}, "`metrics` must hold finite numbers by name, got {'auc': 'high'}"),
+        ({"license": None}, r"`card\.license` must be text, which may be empty, got None"),
+        ({"name": 5}, r"`card\.name` must be text"),
+    ],
+)
+def test_what_a_card_cannot_hold_leaves_an_earlier_export_whole(run, tmp_path, changes, match):
+    path = tmp_path / "mine.safetensors"
+    card = export(run, path)
+    with pytest.raises(ValueError, match=match):
+        export(run, path, **changes)
+    assert lm.models.load(path).card == card
+
+
+def test_a_card_that_is_no_json_leaves_an_earlier_pair_whole(run, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    card = export(run, path)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_pair(path, {"a": torch.zeros(1)}, dataclasses.replace(card, training={"a": {1}}), schema="s")
+    assert lm.models.load(path).card == card
+
+
+def test_scores_of_numpy_are_written_as_numbers(run, tmp_path):
+    export(run, tmp_path / "mine.safetensors", metrics={"a": np.float32(0.5), "b": 1})
+    metrics = lm.models.load(tmp_path / "mine.safetensors").card.training["metrics"]
+    assert (metrics["a"], metrics["b"]) == (0.5, 1.0)
+
+
+def test_other_things_than_a_run_are_refused(run, tmp_path):
+    for other in (None, 5, SealRun(out=tmp_path, card=None, metrics={}, adapter=tmp_path, expression=tmp_path)):
+        with pytest.raises(TypeError, match=f"`run` must be what `lm.train.fit` gave.* got {type(other).__name__}"):
+            export(other, tmp_path / "x.safetensors")
+    found = torch.load(run.checkpoint, weights_only=True)
+    found["seal"] = found.pop("method")
+    torch.save(found, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"`run` must be of `lm.train.fit`.*got '.*checkpoint\.pt'.*have written"):
+        export(tmp_path, tmp_path / "x.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 class Api:

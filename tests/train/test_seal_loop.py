@@ -200,6 +200,8 @@ BAD = {
     "no network": ({"model": "morphometry"}, "`model` must have a network that can learn.*vision transformer"),
     "small crops": ({"data": units(crops=np.zeros((24, 20, 20, 3), np.uint8))}, "`crops` must be 24 px per side"),
     "few units": ({"data": units(6)}, "`batch` must be at most the number of units, 6"),
+    "no device": ({"device": "gpu"}, '`device` must be "auto", "cpu", "cuda", "cuda:N" or "mps", got \'gpu\''),
+    "no such GPU": ({"device": "cuda:99"}, "`device` must be present on this machine, got 'cuda:99'"),
     "no data": ({"data": []}, "`data` holds no pairs"),
     "other genes": ({"valid": units(name="b", genes=[f"ENSG{k}" for k in range(15)])}, "None of the panel's 15 genes"),
 }

@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from seal_units import tiny_encoder, tiny_recipe, units
@@ -37,6 +39,22 @@ def test_the_control_shuffles_within_slides():
     for slide in set(data.slide):
         at = data.slide == slide
         np.testing.assert_array_equal(np.sort(before[at], axis=0), np.sort(after[at], axis=0))
+
+
+def test_units_of_the_control_get_another_unit_whole():
+    """Ten units of three crops on each of two slides; counts name the unit that they are of."""
+    unit = np.repeat(np.random.default_rng(0).permutation(20), 3)
+    genes, slide = list("ABCDEFGHIJKLMNOPQRST"), np.where(unit < 10, "a", "b")
+    data = units(60, unit=unit, slide=slide, counts=np.eye(20)[unit], genes=genes)
+    for rng in range(5):
+        giver = data.shuffled(rng=rng).counts.toarray().argmax(axis=1)
+        given = {(int(u), int(g)) for u, g in zip(unit, giver, strict=True)}
+        assert len(given) == 20, "all crops of a unit alike"
+        assert sorted(g for _, g in given) == list(range(20)), "all counts are used once"
+        assert all(u != g and (u < 10) == (g < 10) for u, g in given), "of another unit of the slide"
+    for alone in (units(slide=["alone"] + ["b"] * 23), units(unit=np.zeros(24), slide="alone")):
+        with pytest.raises(ValueError, match="two units or more on every slide.*got \"one on 'alone'\".*`take`"):
+            alone.shuffled()
 
 
 def test_the_record_knows_every_part():
@@ -111,6 +129,33 @@ def test_pairs_of_a_table(sdata):
     np.testing.assert_allclose(np.linalg.norm(made.xy_um[0] - made.xy_um[5]) / np.linalg.norm(xy[0] - xy[5]),
                                adata.uns["lemon_sc"]["nuclei"]["mpp"][0], rtol=1e-3)  # fmt: skip
     np.testing.assert_array_equal(pairs_of(adata).crops, made.crops)
+
+
+def test_crops_that_show_nothing_are_no_pairs():
+    """Half of the image, or all of it, is white, which only its pixels tell."""
+    made = lm.datasets.phantom(n_cells=60)
+    lm.pp.extract_nuclei(made)
+    image, table = made["he_image"]["scale0"]["image"], made["table"]
+    pixels = image.data
+    half = pixels.shape[2] // 2
+    white = da.full_like(pixels, 255)
+    image.data = da.concatenate([pixels[:, :, :half], white[:, :, half:]], axis=2)
+    before, column = (table.obs["nucleus_qc"] == "ok").to_numpy(), table.obs["nucleus_qc"].copy()
+    found = pairs_of(made)
+    pd.testing.assert_series_equal(table.obs["nucleus_qc"], column)
+    lm.tl.embed(made, model="morphometry")
+    ok = (table.obs["nucleus_qc"] == "ok").to_numpy()
+    assert 0 < len(found) == ok.sum() < before.sum()
+    assert found.crops.min(axis=(1, 2, 3)).max() < 255
+    np.testing.assert_allclose(found.xy_um, table.obsm["nucleus_xy"][ok] * table.uns["lemon_sc"]["nuclei"]["mpp"])
+    np.testing.assert_array_equal(found.counts.sum(axis=1), pairs_of(made).counts.sum(axis=1))
+    table.obs["nucleus_qc"] = column
+    image.data = white
+    with pytest.raises(ValueError, match=r"`data` must have rows with a usable crop, got \{.*'blank': \d+"):
+        pairs_of(made)
+    table.obs["nucleus_qc"] = "blank"
+    with pytest.raises(ValueError, match=r"rows with a usable crop, got \{'blank': 60\}"):
+        pairs_of(made)
 
 
 def test_what_a_table_lacks(sdata):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,16 +62,20 @@ def write_pair(path: Path, state: Mapping[str, torch.Tensor], card: AnyCard, *, 
 
     Raises
     ------
+    TypeError
+        A value on the card that JSON has not; files that were there are as they were.
     OSError
         The disk is full, or cannot be written to; nothing is half-written.
     """
     from safetensors.torch import save
 
+    content = save(dict(state), metadata={"format": "pt", MARK: schema})
+    card = dataclasses.replace(card, sha256=hashlib.sha256(content).hexdigest())
+    text = card_text(card, schema).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(CARD).unlink(missing_ok=True)
-    write_whole(path, save(dict(state), metadata={"format": "pt", MARK: schema}))
-    card = dataclasses.replace(card, sha256=digest(path))
-    write_whole(path.with_suffix(CARD), card_text(card, schema).encode())
+    write_whole(path, content)
+    write_whole(path.with_suffix(CARD), text)
     return card
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from numbers import Real
+from typing import Any
 
 from lemon_sc._core.errors import bad_value
 from lemon_sc._core.fields import check_int
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Card:
@@ -21,6 +20,9 @@ class Card:
     mpp: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    license: str
+    citation: str
+    url: str
     sha256: str
 
     def check_card(self, **sizes: int) -> None:
@@ -34,22 +36,45 @@ class Card:
         Raises
         ------
         ValueError
-            A name that is empty, a size below 1, a pixel size or statistics that are not finite or positive, or a
-            digest that is none.
+            What should be text and is none, a name that is empty, a size below 1, a pixel size or statistics that are
+            not finite or positive, or a digest that is none.
         """
+        self.check_texts("name", "license", "citation", "url", "sha256")
         if not self.name:
             raise bad_value("card.name", must="not be empty", got=self.name)
         for what, value in sizes.items():
             check_int(f"card.{what}", value)
-        if not (math.isfinite(self.mpp) and self.mpp > 0):
+        if not (_finite(self.mpp) and self.mpp > 0):
             raise bad_value("card.mpp", must="be a finite number of um per px > 0", got=self.mpp)
         for what, values in (("card.mean", self.mean), ("card.std", self.std)):
-            if len(values) != 3 or not all(math.isfinite(v) for v in values):
+            if not isinstance(values, Sized) or len(values) != 3 or not all(map(_finite, values)):
                 raise bad_value(what, must="be three finite numbers (RGB, after division by 255)", got=values)
         if min(self.std) <= 0:
             raise bad_value("card.std", must="be > 0 in every channel", got=self.std)
         if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise bad_value("card.sha256", must="be 64 lower-case hexadecimal digits, or empty", got=self.sha256)
+
+    def check_texts(self, *names: str) -> None:
+        """Raise if a field is no text.
+
+        Parameters
+        ----------
+        *names
+            Of the fields.
+
+        Raises
+        ------
+        ValueError
+            One that is something else.
+        """
+        for name in names:
+            what, value = f"card.{name}", getattr(self, name)
+            if not isinstance(value, str):
+                raise bad_value(what, must="be text, which may be empty", got=value)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,5 +127,12 @@ class ModelCard(Card):
 
     def __post_init__(self) -> None:
         self.check_card(dim=self.dim, input_px=self.input_px)
+        self.check_texts("arch", "hub", "revision", "pooling")
+        check_int("card.num_heads", self.num_heads, least=0)
+        for what, names in (("card.files", self.files), ("card.features", self.features)):
+            if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+                raise bad_value(what, must="be a tuple of names", got=names)
+        if not isinstance(self.training, Mapping):
+            raise bad_value("card.training", must="be a dict", got=self.training)
         if self.features and (len(self.features) != self.dim or len(set(self.features)) != self.dim):
             raise bad_value("card.features", must=f"be {self.dim} different names (card.dim)", got=self.features)

@@ -54,7 +54,11 @@ def read_card(file: Path) -> ModelCard:
         msg = f"{path} is damaged: it lacks {listing(missing)}. Fetch or export it again."
         raise ValueError(msg)
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
-    return ModelCard(**fields)
+    try:
+        return ModelCard(**fields)
+    except ValueError as error:
+        msg = f"{path} is damaged: {error} Fetch or export it again."
+        raise ValueError(msg) from error
 
 
 def is_exported(path: Path) -> bool:

@@ -55,7 +55,8 @@ def fits(module: nn.Module | None) -> TypeGuard[VisionTransformer]:
     """Whether a module is a plain ViT: what `FastViT` computes is then what its forward pass computes.
 
     That is timm's VisionTransformer in eval mode and float32, square, pooled to its class token, with one linear
-    layer after it or none, without registers, layer scale, norms of queries and keys, hooks, or layers of other types.
+    layer after it or none, with exact GELU, without registers, layer scale, norms of queries and keys, hooks, or layers
+    of other types.
 
     Parameters
     ----------
@@ -72,8 +73,6 @@ def fits(module: nn.Module | None) -> TypeGuard[VisionTransformer]:
         hooked = any(vars(layer)[name] for name in _HOOKS) or "forward" in vars(layer)
         if type(layer) not in _LAYERS or layer.training or hooked:
             return False
-        if isinstance(layer, nn.GELU) and layer.approximate != "none":
-            return False
     # the names of its tensors say what it is made of
     norms, linears = ("norm1", "norm2"), ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     names = [f"blocks.{i}.{layer}" for i in range(len(module.blocks)) for layer in (*norms, *linears)]
@@ -83,6 +82,9 @@ def fits(module: nn.Module | None) -> TypeGuard[VisionTransformer]:
         expected |= {"head.weight", "head.bias"}
     if state.keys() != {*expected, "cls_token", "pos_embed"} or any(v.dtype != torch.float32 for v in state.values()):
         return False
+    for act in (getattr(block.mlp, "act", None) for block in module.blocks):
+        if type(act) is not nn.GELU or act.approximate != "none":
+            return False
     grid, patch = module.patch_embed.grid_size, module.patch_embed.patch_size
     in_rgb = module.patch_embed.proj.in_channels == 3
     return in_rgb and len(set(grid)) == len(set(patch)) == 1 and state["pos_embed"].shape[1] == grid[0] ** 2 + 1

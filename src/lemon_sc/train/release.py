@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,8 +84,11 @@ def export(
     ------
     FileNotFoundError
         There is no checkpoint.
+    TypeError
+        Something else as run.
     ValueError
-        It is damaged, the layout cannot hold the encoder, or it was not guided and tells nothing.
+        It is damaged, or of a run that trains no encoder; the layout cannot hold the encoder, or it was not guided and
+        tells nothing; or a licence or scores that the card cannot hold.
     OSError
         The disk is full, or cannot be written to; nothing is half-written.
     """
@@ -92,13 +97,18 @@ def export(
     path, source = Path(path), _checkpoint_of(run)
     if layout == "safetensors" and path.suffix != WEIGHTS:
         raise bad_value("path", must=f"end in '{WEIGHTS}'", got=str(path))
+    given = _finite(metrics or {})
     found = read_checkpoint(source)
+    if "method" not in found:
+        must = "be of `lm.train.fit`, whose encoder is to be exported"
+        fix = "Other runs have written their weights, with a card, into their folder."
+        raise bad_value("run", must=must, got=str(source), fix=fix)
     recipe = Recipe.from_dict(found["recipe"])
     method = build_method(recipe)
     method.load_state_dict(found["method"])
     state = {k: v.detach().contiguous() for k, v in method.encoder_state_dict().items()}
     logged = last_values(source.parent)
-    scores = {k: v for k, v in logged.items() if k in {"loss", "rank", "cosine", "probe"}} | dict(metrics or {})
+    scores = {k: v for k, v in logged.items() if k in {"loss", "rank", "cosine", "probe"}} | given
     card = _card(name or path.name.split(".")[0], recipe, found, license=license, metrics=scores)
     if readout:
         card = _add_readout(card, state, method, layout=layout)
@@ -121,8 +131,19 @@ def _add_readout(card: ModelCard, state: dict[str, torch.Tensor], method: Method
     return dataclasses.replace(card, dim=len(names), features=names)
 
 
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Scores as JSON has them."""
+    for name, value in metrics.items():
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise bad_value("metrics", must="hold finite numbers by name", got={name: value})
+    return {str(name): float(value) for name, value in metrics.items()}
+
+
 def _checkpoint_of(run: str | PathLike[str] | Run) -> Path:
     """The checkpoint's file."""
+    if not isinstance(run, str | PathLike) and not hasattr(run, "checkpoint"):
+        msg = f"`run` must be what `lm.train.fit` gave, its folder, or a checkpoint, got {type(run).__name__}."
+        raise TypeError(msg)
     path = Path(run) if isinstance(run, str | PathLike) else run.checkpoint
     file = path / CHECKPOINT if path.is_dir() else path
     if not file.is_file():

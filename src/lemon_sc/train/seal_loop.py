@@ -14,6 +14,7 @@ import torch
 import lemon_sc
 from lemon_sc._core.errors import bad_value, listing
 from lemon_sc._core.fields import check_int
+from lemon_sc.embed.devices import resolve_devices
 from lemon_sc.models.card_files import write_pair
 from lemon_sc.models.encoder import fit_crops
 from lemon_sc.models.lora import lora_state
@@ -111,8 +112,8 @@ def seal(
         Something else as recipe or data.
     ValueError
         An encoder without layers that adapters fit on, or crops that do not fit it; patients of `data` among those of
-        `valid`; no gene that varies; a batch larger than the number of units; or `out` holds a run of another recipe,
-        encoder or other data.
+        `valid`; no gene that varies; a batch larger than the number of units; a device that this machine lacks; or
+        `out` holds a run of another recipe, encoder or other data.
     RuntimeError
         Loss or gradient are not finite: the step is not made, and the last checkpoint is kept. Or another run is
         writing to `out`.
@@ -141,7 +142,7 @@ def seal(
     for name, value in {"log_steps": log_steps, "save_steps": save_steps}.items():
         check_int(name, value)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    where, folder = torch.device(name), Path(out)
+    where, folder = torch.device(resolve_devices(name)[0]), Path(out)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[where] if where.type == "cuda" else []))
         network = build_seal(encoder, ready.panel, recipe).to(where)

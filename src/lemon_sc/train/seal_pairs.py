@@ -176,7 +176,9 @@ class Pairs:
         return self.take(~out), self.take(out)
 
     def shuffled(self, *, rng: RNG = 0) -> Pairs:
-        """The same crops, each with the counts of another unit of its slide: a control, from which nothing is learned.
+        """The same crops, each unit with the counts of another of its slide: a control, from which nothing is learned.
+
+        No unit keeps its own counts, and all crops of a unit get those of the first crop of one other unit.
 
         Parameters
         ----------
@@ -186,12 +188,24 @@ class Pairs:
         Returns
         -------
         The pairs.
+
+        Raises
+        ------
+        ValueError
+            A slide with a single unit, which has nothing to be exchanged with.
         """
         draw, order = as_generator(rng), np.arange(len(self))
         slide = np.asarray(self.slide)
         for one in np.unique(slide):
             rows = np.flatnonzero(slide == one)
-            order[rows] = draw.permutation(rows)
+            first, number = np.unique(self.unit[rows], return_index=True, return_inverse=True)[1:]
+            if len(first) < 2:
+                must = "have two units or more on every slide, which exchange their counts"
+                raise bad_value("pairs", must=must, got=f"one on {str(one)!r}", fix="Leave that slide out with `take`.")
+            ring = draw.permutation(len(first))  # each gets the counts of the one before it: none keeps its own
+            giver = np.empty_like(ring)
+            giver[ring] = np.roll(ring, 1)
+            order[rows] = rows[first[giver[number]]]
         return dataclasses.replace(self, counts=self.counts[order])
 
     def record(self) -> dict[str, Any]:

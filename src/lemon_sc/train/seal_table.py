@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from lemon_sc.train.seal_pairs import Pairs
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
     from spatialdata import SpatialData
+
+    from lemon_sc._objects.nuclei import Nuclei
 
 ARRAY = ("array_row", "array_col")
 """Columns of ``obs`` with the place of a spot or bin on its lattice."""
@@ -51,7 +55,8 @@ def pairs_of(
 
     Returns
     -------
-    The pairs of all usable rows, with crops in memory. Units whose crops overlap are no negatives of each other.
+    The pairs of all usable rows, with crops in memory. Crops that are still in the image are judged by their pixels as
+    `lm.tl.embed` judges them. Units whose crops overlap are no negatives of each other.
 
     Raises
     ------
@@ -61,19 +66,11 @@ def pairs_of(
         No usable row, no crops, or values that are no raw counts.
     """
     from lemon_sc._core.table import as_table
-    from lemon_sc._objects.nuclei import crop_batches, extraction, nuclei_of
+    from lemon_sc._objects.nuclei import extraction
 
     adata = as_table(data, table_key=table_key)
-    record, nuclei = extraction(adata), nuclei_of(adata)
-    nuclei = nuclei.take(np.flatnonzero(nuclei.rank == 0))
-    if not len(nuclei):
-        fix = f"`obs[{keys.NUCLEUS_QC!r}]` says why."
-        raise bad_value("data", must="have rows with a usable crop", got="none", fix=fix)
-    nuclei, batches, _ = crop_batches(data, adata, nuclei)
-    side = int(record["size_px"])
-    crops = np.zeros((len(nuclei), side, side, 3), np.uint8)
-    for index, pixels in batches:
-        crops[index] = pixels
+    record = extraction(adata)
+    nuclei, crops = _usable(data, adata)
     types = adata.var["feature_types"].tolist() if "feature_types" in adata.var else None
     genes = is_gene(list(adata.var_names), types)
     mpp = float(record["target_mpp"])
@@ -86,12 +83,28 @@ def pairs_of(
         patient=None if patient is None else _column(adata, patient)[nuclei.row],
         mpp=mpp,
         xy_um=nuclei.xy * scale,
-        touching_um=side * mpp,
+        touching_um=crops.shape[1] * mpp,
         array=None if lattice is None else np.stack([_column(adata, name)[nuclei.row] for name in ARRAY], axis=1),
         lattice=lattice,
         name=table_key,
         licence=licence,
     )
+
+
+def _usable(data: AnnData | SpatialData, adata: AnnData) -> tuple[Nuclei, NDArray[np.uint8]]:
+    """The first nucleus of each row, or its patch, and the crops; without those whose pixels are of no use."""
+    from lemon_sc._objects.nuclei import crop_batches, extraction, nuclei_of
+
+    qc = adata.obs[keys.NUCLEUS_QC].to_numpy(dtype=object).copy()  # what pixels tell is marked here, not in the table
+    nuclei, batches, _ = crop_batches(data, adata, nuclei_of(adata), qc=qc)
+    side = int(extraction(adata)["size_px"])
+    crops = np.zeros((len(nuclei), side, side, 3), np.uint8)
+    for index, pixels in batches:
+        crops[index] = pixels
+    kept = (qc[nuclei.row] == keys.QC_OK) & (nuclei.rank == 0)
+    if not kept.any():
+        raise bad_value("data", must="have rows with a usable crop", got=dict(Counter(qc)))
+    return (nuclei, crops) if kept.all() else (nuclei.take(kept), crops[kept])
 
 
 def _column(adata: AnnData, name: str) -> Any:
