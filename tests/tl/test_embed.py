@@ -214,7 +214,7 @@ def test_names_that_are_not_unique(scene):
     assert np.isfinite(sdata["table"].obsm["X_lemon"]).all()
     extra = sdata["table"].uns["lemon_sc"]["nuclei"]["extra"]
     extra.update({"obs_name": ["a"], "xy": [[5.0, 5.0]], "nucleus_id": ["b"], "rank": [1]})
-    with pytest.raises(ValueError, match=r"`adata.obs_names` must be unique, got .25 names"):
+    with pytest.raises(ValueError, match=r"`adata.obs_names` must be unique, got 'names that are there twice"):
         lm.tl.embed(sdata, model=MEAN)
 
 

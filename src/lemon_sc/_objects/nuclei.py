@@ -80,10 +80,9 @@ def extraction(adata: ad.AnnData) -> dict[str, Any]:
             "them. Embed each slide before joining them, and draw crops of one slide at a time."
         )
         raise ValueError(msg)
-    for where, wanted in (("obs", (keys.NUCLEUS_QC, keys.NUCLEUS_ID)), ("obsm", (keys.NUCLEUS_XY,))):
-        for name in wanted:
-            if name not in getattr(adata, where):
-                raise missing_key(name, where=f"adata.{where}", have=getattr(adata, where).keys(), fix=EXTRACT_FIRST)
+    for where, name in (("obs", keys.NUCLEUS_QC), ("obs", keys.NUCLEUS_ID), ("obsm", keys.NUCLEUS_XY)):
+        if name not in (have := getattr(adata, where)):
+            raise missing_key(name, where=f"adata.{where}", have=have.keys(), fix=EXTRACT_FIRST)
     return record
 
 
@@ -95,15 +94,12 @@ def nuclei_of(adata: ad.AnnData) -> Nuclei:
     xy = np.asarray(adata.obsm[keys.NUCLEUS_XY], dtype=np.float64)[row]
     ids = adata.obs[keys.NUCLEUS_ID].to_numpy(dtype=object)[row]
     extra = record["extra"]
-    if len(extra["obs_name"]) and not adata.obs_names.is_unique:
-        n = int(adata.obs_names.duplicated(keep=False).sum())
-        fix = (
-            "Cells with several nuclei are found by their name: run `adata.obs_names_make_unique()` before extraction."
-        )
-        raise bad_value("adata.obs_names", must="be unique", got=f"{n} names that are there more than once", fix=fix)
     of_extra = np.asarray(extra["obs_name"], dtype=object)
+    if len(of_extra) and not adata.obs_names.is_unique:  # they are found by name, which nothing else is
+        fix = "Run `adata.obs_names_make_unique()` before extraction."
+        raise bad_value("adata.obs_names", must="be unique", got="names that are there twice", fix=fix)
     at = adata.obs_names.get_indexer(of_extra) if len(of_extra) else np.zeros(0, np.int64)
-    kept = np.flatnonzero((at >= 0) & ok[at]) if len(at) else np.zeros(0, dtype=np.int64)
+    kept = np.flatnonzero((at >= 0) & ok[at])
     return Nuclei(
         row=np.concatenate([row, at[kept]]),
         xy=np.concatenate([xy, np.asarray(extra["xy"], dtype=np.float64).reshape(-1, 2)[kept]]),
