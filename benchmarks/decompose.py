@@ -177,8 +177,8 @@ def main():
     table = pd.DataFrame(rows).set_index("features")
     table["cc_ridge"] = pd.Series(ridge(spots))
     table.to_csv(args.out / "scores.csv")
-    by_type[name].to_csv(args.out / "types.csv")
-    by_section[name].to_csv(args.out / "sections.csv")
+    pd.concat(by_type, names=["features"]).to_csv(args.out / "types.csv")
+    pd.concat(by_section, names=["features"]).to_csv(args.out / "sections.csv")
     with pd.option_context("display.width", 200, "display.max_columns", None, "display.precision", 3):
         print(table.T, by_type[name], by_section[name], sep="\n\n")
     print(f"{time.perf_counter() - start:.0f} s in all")
