@@ -88,7 +88,7 @@ def test_another_model_or_another_image_is_another_content(sdata, tmp_path):
     other = Counting()
     lm.tl.embed(sdata, model=(other, ModelCard(name="other", dim=3)), store=tmp_path / "z.zarr")
     assert other.n > 0
-    sdata.images["he_image"] = 255 - sdata["he_image"]
+    sdata.images["he_image"] = sdata["he_image"].clip(max=200)
     again = Counting()
     lm.tl.embed(sdata, model=(again, ModelCard(name="other", dim=3)), store=tmp_path / "z.zarr")
     assert again.n > 0
