@@ -21,6 +21,14 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same numbers in every run, whichever tests ran before: torch begins with a seed of its own."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def data_dir():
     """Folder with the real data, or a skip that says what is missing."""
