@@ -1,13 +1,13 @@
 """How memory and time grow: nuclei, size of the image, genes and workers.
 
-    python benchmarks/scale.py memory [--nuclei 10000 100000 1000000] [--side 40000] [--csv FILE]
+    python benchmarks/scale.py memory [--nuclei 10000 100000 1000000] [--side 40000] [--repeat 3] [--csv FILE]
     python benchmarks/scale.py growth [--repeat 3] [--csv FILE]
     python benchmarks/scale.py figure
 
 `memory`: the largest resident set of a process of its own that (a) cuts nuclei into a crop store or (b) embeds them
 into a store, with an encoder that costs next to nothing (the mean colour), less what it held before it began: imports,
 centres and names of the nuclei. The image is the same for all, in chunks of 1 x 4096 x 4096 px as SpatialData writes
-them.
+them. Which blocks, batches and shards are under way at the same moment differs from run to run: medians of `--repeat`.
 
 `growth`: seconds relative to the smallest size, one thing varied at a time, sizes taken in turns, medians.
 
@@ -133,7 +133,7 @@ def measured(task, image_path, folder, n, side):
     return float(done.stdout.split("RESULT ")[1])
 
 
-def memory(sizes, side, target):
+def memory(sizes, side, repeat, target):
     folder = Path(tempfile.mkdtemp(prefix="lemon_sc_scale_"))
     try:
         image = write_image(folder / "image.zarr", side)
@@ -142,10 +142,12 @@ def memory(sizes, side, target):
         for task in ("store", "embed"):
             first = None
             for n in sizes:
-                grown = measured(task, image, folder, n, side)
+                runs = [measured(task, image, folder, n, side) for _ in range(repeat)]
+                grown = float(np.median(runs))
                 first = first or grown
                 rows.append({"task": task, "nuclei": n, "mb": round(grown), "to_first": round(grown / first, 3)})
-                print(f"{task:<8}{n:>10} nuclei {grown:>8.0f} MB {grown / first:>8.2f}x", flush=True)
+                spread = f"{min(runs):.0f} to {max(runs):.0f}"
+                print(f"{task:<8}{n:>10} nuclei {grown:>8.0f} MB ({spread}) {grown / first:>8.2f}x", flush=True)
         write_csv(target, rows)
     finally:
         shutil.rmtree(folder)
@@ -262,7 +264,7 @@ def main():
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
     if args.what == "memory":
-        memory(args.nuclei, args.side, args.csv or MEMORY)
+        memory(args.nuclei, args.side, args.repeat, args.csv or MEMORY)
     elif args.what == "growth":
         growth(args.repeat, args.csv or GROWTH)
     else:

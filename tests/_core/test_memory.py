@@ -1,12 +1,14 @@
-"""What was freed goes back to the system."""
+"""What was freed is used again, or goes back to the system."""
 
+import gc
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lemon_sc._core.memory import return_freed
+from lemon_sc._core.memory import KEPT, forget_recycled, recycled, return_freed
 
 
 def resident_mb():
@@ -23,3 +25,60 @@ def test_pages_between_blocks_in_use_are_given_back():
     return_freed()
     assert held - freed < 20  # else there is nothing to give back, and this shows nothing
     assert freed - resident_mb() > 70
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+@pytest.fixture
+def nothing_kept():
+    forget_recycled()
+    yield
+    forget_recycled()
+
+
+@pytest.mark.usefixtures("nothing_kept")
+def test_memory_is_used_again_when_its_last_view_is_gone():
+    first = recycled((100, 200, 3), np.dtype(np.uint8))
+    assert first.shape == (100, 200, 3)
+    assert first.flags.c_contiguous
+    assert first.flags.writeable
+    at, view = address(first), first[3:, ::2].T[1:]
+    view[:] = 7
+    del first
+    other = recycled((100, 200, 3), np.dtype(np.uint8))
+    assert address(other) != at, "a view of it is still held"
+    other[:] = 0
+    assert (view == 7).all()
+    del view
+    smaller = recycled((50, 30), np.dtype(np.uint16))
+    assert address(smaller) == at
+    assert (smaller.shape, smaller.dtype, smaller.nbytes) == ((50, 30), np.uint16, 3000)
+    del smaller
+    larger = recycled((101, 200, 3), np.dtype(np.uint8))  # too large for what is free
+    larger[:] = 1
+    assert larger.nbytes == 60_600
+
+
+@pytest.mark.usefixtures("nothing_kept")
+def test_threads_never_share_memory_that_is_held():
+    def fill(k):
+        made = recycled((512, 64), np.dtype(np.int64))
+        made[:] = k
+        view = made[::2]
+        del made
+        return bool((view == k).all() and (view.copy() == k).all())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(fill, range(2000)))
+
+
+@pytest.mark.usefixtures("nothing_kept")
+def test_little_waits_to_be_used_again():
+    held = [recycled((1 << 20,), np.dtype(np.uint8)) for _ in range(KEPT + 3)]
+    places = {address(a) for a in held}
+    del held
+    gc.collect()
+    again = [recycled((1 << 20,), np.dtype(np.uint8)) for _ in range(KEPT)]
+    assert {address(a) for a in again} <= places

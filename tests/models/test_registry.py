@@ -56,6 +56,9 @@ def test_an_unknown_name_gets_the_list_and_the_nearest():
         lm.models.as_encoder("morphometri")
     with pytest.raises(ValueError, match="Unknown model 'resnet'"):
         lm.models.load("resnet")
+    for nothing in (None, "", 3):
+        with pytest.raises(ValueError, match=r"`name_or_path` must name a model.*Models: .*'guided_ti8'"):
+            lm.models.load(nothing)
 
 
 def test_weights_go_with_a_model_that_has_some(tmp_path):

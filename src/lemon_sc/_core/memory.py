@@ -1,14 +1,64 @@
-"""Memory that was freed goes back to the system."""
+"""Large memory is used again; what was freed goes back to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import sys
-from typing import TYPE_CHECKING
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+KEPT = 4
+"""Blocks of memory that wait to be used again."""
+_free: deque[NDArray[np.uint8]] = deque(maxlen=KEPT)
+
+
+class _Loan:
+    """Memory as an array. All views of the array hold the loan; with the last of them, the memory is free again."""
+
+    def __init__(self, memory: NDArray[np.uint8], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        data = memory.__array_interface__["data"]
+        self.__array_interface__ = {"version": 3, "data": data, "shape": shape, "typestr": dtype.str}
+        weakref.finalize(self, _free.append, memory).atexit = False
+
+
+def recycled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array of any content, in memory that an array of this kind had before and that nobody holds any more.
+
+    Memory that is fetched from the system costs a fault of the processor for each of its pages: for a block of JPEG
+    tiles, a tenth of the time in which it is decoded, and more where threads fetch at once.
+
+    Parameters
+    ----------
+    shape, dtype
+        Of the array.
+
+    Returns
+    -------
+    C-contiguous. It, and every view of it, may be kept for as long as anybody likes.
+    """
+    n_bytes = math.prod(shape) * dtype.itemsize
+    try:
+        memory = _free.popleft()
+    except IndexError:  # asked for in this way, no other thread can come between
+        memory = np.empty(0, np.uint8)
+    if memory.size < n_bytes:
+        memory = np.empty(n_bytes, np.uint8)
+    return np.asarray(_Loan(memory, shape, dtype))
+
+
+def forget_recycled() -> None:
+    """Free the memory that waits to be used again."""
+    _free.clear()
 
 
 @functools.cache

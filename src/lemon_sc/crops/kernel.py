@@ -38,13 +38,14 @@ def cut(lines, start, phase, first_x, weight_x, first_y, weight_y, taps, like_x,
             lower = upper + stride if 2 * r + 1 < taps[1] else upper
             for t in range(across):
                 pair_rows(source, upper + 12 * t, lower + 12 * t, rows, (r * across + t) * 32)
-        if k + 1 < out.shape[0]:
-            for y in range(taps[1]):
-                at = (start[k + 1, 1] + y) * line + start[k + 1, 0] * 3
+        px, py = phase[k, 0], phase[k, 1]
+        after, asked = min(k + 1, out.shape[0] - 1), 0
+        for o in range(padded):
+            while asked * padded < taps[1] * (o + 1):  # of the next crop, few rows at a time: more would have to wait
+                at = (start[after, 1] + asked) * line + start[after, 0] * 3
                 for c in range(0, taps[0] * 3 + 63, 64):
                     prefetch(image, at + c)
-        px, py = phase[k, 0], phase[k, 1]
-        for o in range(padded):
+                asked += 1
             here = min(o, size - 1)
             weights = loaded(weight_y[py], here * len(like_y), like_y)
             at = first_y[py, here] * across * 32

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from lemon_sc._core.memory import return_freed
+from lemon_sc._core.memory import forget_recycled, return_freed
 from lemon_sc._core.threads import in_order_on, thread_pool
 from lemon_sc.crops.border import Border
 from lemon_sc.crops.plan import BlockPlan, grouped, touched
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
+    Opened = tuple[NDArray[np.uint8], tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]
 
 TARGET_MPP = 0.25
 """um per crop px, LEMON's (40x)."""
@@ -38,9 +39,9 @@ BLOCK_PX = 2048
 BATCH_BYTES = 2 << 20
 """Crops that a thread makes at once."""
 
-RETURN_BYTES = 48 << 20
-"""Of decoded px, after which freed memory goes back to the system. To fetch it again after every block would take a
-good twentieth of the time in which a block of JPEG tiles is decoded."""
+RETURN_BYTES = 384 << 20
+"""Of decoded px, after which freed memory goes back to the system: what decoders and crops took. Blocks use theirs
+again."""
 
 PLANNED = 1 << 16
 """Windows that are planned at once."""
@@ -181,8 +182,27 @@ def reading_order(
     return np.concatenate([part for block in plan.order for part in (plan.inside(block)[0], border.due(block))])
 
 
+def open_block(level: Level, plan: BlockPlan, block: int) -> Opened:
+    """Decode a block, and find the windows inside it meanwhile: nothing is left to do before the first is cut.
+
+    Parameters
+    ----------
+    level, plan
+        From `plan_blocks`.
+    block
+        Number of the block.
+
+    Returns
+    -------
+    Its px, uint8 (h, w, 3), and `BlockPlan.inside`, the first taps in px of the block.
+    """
+    index, start, phase = plan.inside(block)
+    y0, y1, x0, x1 = plan.bounds(block)
+    return level.read(y0, y1, x0, x1), (index, start - np.array([x0, y0]), phase)
+
+
 def batches_of(
-    pool: ThreadPoolExecutor, plan: BlockPlan, border: Border, block: int, pixels: NDArray[np.uint8], workers: int
+    pool: ThreadPoolExecutor, plan: BlockPlan, border: Border, block: int, opened: Opened, workers: int
 ) -> Iterator[Batch]:
     """Cut what lies inside a block, and what it completes, in the order of the windows, on the threads of a pool.
 
@@ -196,8 +216,8 @@ def batches_of(
         Has what blocks before hold of the other windows.
     block
         Number of the block.
-    pixels
-        Of the block, uint8 (h, w, 3).
+    opened
+        Its px, and the windows inside it, from `open_block`.
     workers
         Batches that are begun ahead.
 
@@ -205,9 +225,7 @@ def batches_of(
     ------
     Positions of the windows, and what the plan's `cut` makes of them.
     """
-    index, start, phase = plan.inside(block)
-    y0, _, x0, _ = plan.bounds(block)
-    start -= np.array([x0, y0])
+    pixels, (index, start, phase) = opened
     due = border.due(block)
     size = max(BATCH_BYTES // (3 * plan.cut.size_px**2), 1)
 
@@ -278,14 +296,17 @@ def run_plan(level: Level, plan: BlockPlan, *, workers: int) -> Iterator[Batch]:
     border = Border(plan)
     return_freed()  # what planning took
     freed = 0
-    with thread_pool(workers) as pool:
-        decoded = in_order_on(pool, lambda block: level.read(*plan.bounds(block)), plan.order, ahead=workers - 1)
-        for block in plan.order:
-            pixels = next(decoded)
-            yield from batches_of(pool, plan, border, block, pixels, workers)
-            border.keep(block, pixels)
-            freed += pixels.nbytes
-            del pixels  # before the next block is begun
-            if freed >= RETURN_BYTES:
-                return_freed()
-                freed = 0
+    try:
+        with thread_pool(workers) as pool:
+            blocks = in_order_on(pool, partial(open_block, level, plan), plan.order, ahead=workers)
+            for block in plan.order:
+                opened = next(blocks)
+                yield from batches_of(pool, plan, border, block, opened, workers)
+                border.keep(block, opened[0])
+                freed += opened[0].nbytes
+                del opened  # before the next block is begun
+                if freed >= RETURN_BYTES:
+                    return_freed()
+                    freed = 0
+    finally:
+        forget_recycled()

@@ -19,6 +19,7 @@ from zarr.codecs import ShardingCodec
 from zarr.core.metadata.v2 import ArrayV2Metadata
 from zarr.storage import FsspecStore, LocalStore
 
+from lemon_sc._core.memory import recycled
 from lemon_sc.io.pixels import Box, Pixels, put_planes
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class ZarrPixels(Pixels):
 
     def read(self, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
         """Pixels of a rectangle, (y1 - y0, x1 - x0, c)."""
-        out = np.empty((y1 - y0, x1 - x0, self.shape[0]), dtype=self.dtype)
+        out = recycled((y1 - y0, x1 - x0, self.shape[0]), self.dtype)
         whole: Box = (0, y1 - y0, 0, x1 - x0)
         if self.files is None:
             span = {"c": slice(None), "y": slice(y0, y1), "x": slice(x0, x1)}
@@ -201,6 +202,7 @@ class ZarrPixels(Pixels):
                 out[to[0] : to[1], to[2] : to[3], first : first + deep] = 0 if fill is None else fill
             else:
                 put_planes(self.planes(stored)[: self.shape[0] - first], wanted, out, to, first=first)
+            del stored  # before the next is decoded
         return out
 
     def stored(self, k: int, r: int, c: int) -> NDArray[Any] | None:

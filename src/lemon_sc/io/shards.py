@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SHARD = 4096
 """Rows of a shard: what a crash costs at most, and one file per field."""
-SHARD_BYTES = 8 << 20
+SHARD_BYTES = 2 << 20
 """Rows are gathered in memory until a shard is full, and zarr copies them a few times: large rows make small shards."""
 CHUNK = 256
 """Rows that are decoded at once when single rows are read."""

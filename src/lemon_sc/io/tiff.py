@@ -12,6 +12,7 @@ import dask.array as da
 import numpy as np
 import tifffile
 
+from lemon_sc._core.memory import recycled
 from lemon_sc.io.pixels import MEMORY_PX, Box, MemoryPixels, Pixels, put_planes
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class TiffLevel(Pixels):
 
     def read(self, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
         """Pixels of a rectangle, (y1 - y0, x1 - x0, c)."""
-        out = np.empty((y1 - y0, x1 - x0, self.shape[0]), dtype=self.dtype)
+        out = recycled((y1 - y0, x1 - x0, self.shape[0]), self.dtype)
         if self.mapped[0] is not None:
             self.copy(out, (y0, y1, x0, x1))
             return out

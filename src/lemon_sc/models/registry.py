@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lemon_sc._core.errors import listing, one_of
+from lemon_sc._core.errors import bad_value, listing, one_of
 from lemon_sc.models import adapter, exported, hub, lemon, morphometry, tiles
 from lemon_sc.models.cards import ModelCard
 from lemon_sc.models.encoder import Encoder
@@ -138,6 +138,9 @@ def load(
     40
     """
     name = str(name_or_path)
+    if not (isinstance(name_or_path, str | PathLike) and name):
+        must = "name a model, or a weight file by its path"
+        raise bad_value("name_or_path", must=must, got=name_or_path, fix=f"Models: {listing(_cards(), most=60)}.")
     if weights is not None and (download or revision is not None):
         msg = "`download` and `revision` are about weights of the hub; `weights` names a file. Pass one or the other."
         raise ValueError(msg)
