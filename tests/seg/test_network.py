@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from lemon_sc.seg.card import SegCard
 from lemon_sc.seg.network import CellViT, build_network
 from lemon_sc.seg.segmenter import Segmenter, normalised
-from lemon_sc.seg.taps import PyramidTaps, VitTaps, build_encoder
+from lemon_sc.seg.taps import PyramidTaps, ToldTaps, VitTaps, build_encoder
 
 CLASSES = ("background", *(f"type{k}" for k in range(14)))
 
@@ -75,6 +75,44 @@ def test_a_pyramid_and_no_types():
     network = CellViT(PyramidTaps("resnet18"), n_classes=0, width=4).eval()
     found = network(torch.randn(1, 3, 48, 32))
     assert {name: tuple(m.shape) for name, m in found.items()} == {"np": (1, 2, 48, 32), "hv": (1, 2, 48, 32)}
+
+
+def told(**options):
+    torch.manual_seed(0)
+    return build_encoder("conv_r18_vit_debug", size_px=64, taps=(1, 2, 3, 4), **options).eval()
+
+
+def test_a_network_that_is_told_sees_crops_side_by_side():
+    """Every token is that of its crop alone, cut out of the enlarged image by hand; the last ones reach beyond it."""
+    encoder = told()
+    x = torch.randn(2, 3, 48, 64)
+    large = torch.nn.functional.interpolate(x, (96, 128), mode="bilinear")
+    with torch.no_grad():
+        seen = encoder.seen(x)
+        assert seen.shape == (2, 4 * 32, 12, 16)
+        for i, row, column in ((0, 0, 0), (1, 1, 2), (0, 2, 3), (1, 2, 0)):
+            rows = (torch.arange(40) + 40 * row).clamp(max=95)
+            columns = (torch.arange(40) + 40 * column).clamp(max=127)
+            tokens = torch.cat(encoder.vit(large[i][:, rows][:, :, columns][None]), dim=1)[0]
+            there = seen[i, :, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5]
+            torch.testing.assert_close(there, tokens[:, : there.shape[1], : there.shape[2]], rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_is_told_begins_as_it_is_without():
+    """Until it learns what to make of the tokens; from then on they count, from 1/4 of the side on."""
+    encoder, plain = told(), PyramidTaps("resnet18").eval()
+    plain.load_state_dict({k: v for k, v in encoder.state_dict().items() if k.startswith("body.")})
+    x = torch.randn(1, 3, 64, 48)
+    with torch.no_grad():
+        before = encoder(x)
+        for found, expected in zip(before, plain(x), strict=True):
+            assert torch.equal(found, expected)
+        encoder.tell[1].weight.normal_()
+        differs = [not torch.equal(a, b) for a, b in zip(encoder(x), before, strict=True)]
+    assert differs == [False, True, True, True]
+    assert [p.requires_grad for p in encoder.vit.parameters()] == [False] * len(list(encoder.vit.parameters()))
+    assert isinstance(encoder, ToldTaps)
+    assert encoder.stride == plain.stride
 
 
 def test_taps_are_raw_outputs_of_blocks_without_class_and_registers():

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from lemon_sc.models.vit import cell_vit
 from lemon_sc.seg.checkpoint import save
-from lemon_sc.train.seg_build import build_segmenter
+from lemon_sc.train.seg_build import build_segmenter, restate
 from lemon_sc.train.seg_recipes import seg_small
 
 NETWORK = {"encoder": "vit_debug", "taps": (1, 2, 3, 4), "width": 2, "size_px": 32}
@@ -55,3 +56,60 @@ def test_another_network_is_refused(tmp_path):
         build_segmenter(seg_small(**NETWORK, init="nowhere"), ())
     with pytest.raises(ValueError, match="`init` must be None where `encoder_weights`"):
         seg_small(**NETWORK, init=init, encoder_weights="mine")
+
+
+def test_a_network_that_is_told_may_begin_with_one_that_is_not(tmp_path):
+    """Network and decoder from the one, the ViT from the other; and it may go on from one that is told."""
+    plain = {**NETWORK, "encoder": "conv_r18"}
+    recipe = seg_small(**plain, seed=5)
+    network = build_segmenter(recipe, ())
+    save(recipe.card(()), network.state_dict(), tmp_path / "w.safetensors")
+    told = {**NETWORK, "encoder": "conv_r18_vit_debug", "init": str(tmp_path / "w.safetensors")}
+    begun = build_segmenter(seg_small(**told), ())
+    assert same(begun.state_dict(), network.state_dict(), network.state_dict())
+
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        begun.encoder.tell[1].weight.normal_()
+        save(seg_small(**told).card(()), begun.state_dict(), tmp_path / "t.safetensors")
+        again = build_segmenter(seg_small(**{**told, "init": str(tmp_path / "t.safetensors")}), ()).eval()
+        assert torch.equal(again(x)["np"], begun.eval()(x)["np"])
+        assert not torch.equal(again(x)["np"], network.eval()(x)["np"])
+    with pytest.raises(ValueError, match=r"is a segmenter on conv_r18_vit_debug of width 2: \d+ tensors differ"):
+        build_segmenter(seg_small(**plain, init=str(tmp_path / "t.safetensors")), ())
+
+
+def test_restated_weights_see_what_they_saw():
+    """The same image, by the statistics of either, gives the same tokens."""
+    vit = cell_vit(dim=32, depth=1, num_heads=2).eval()
+    image = torch.rand(2, 3, 40, 40)
+    mean, std = ((0.5, 0.4, 0.6), (0.56, 0.38, 0.54)), ((0.2, 0.25, 0.3), (0.18, 0.17, 0.14))
+    new, old = (
+        (image - torch.tensor(m)[:, None, None]) / torch.tensor(s)[:, None, None]
+        for m, s in zip(mean, std, strict=True)
+    )
+    with torch.no_grad():
+        before = vit(old)
+        assert not torch.allclose(vit(new), before, atol=1e-2)
+        restate(vit.patch_embed.proj, mean=mean, std=std)
+        torch.testing.assert_close(vit(new), before, rtol=1e-4, atol=1e-5)
+
+
+def test_a_vit_that_tells_has_the_weights_that_are_named():
+    """As they are, but for the statistics of the images."""
+    import lemon_sc as lm
+
+    recipe = seg_small(encoder="conv_r18_vit_ti8", encoder_weights="guided_ti8", init="small", mpp=0.5)
+    network, guided = build_segmenter(recipe, ()).eval(), lm.models.load("guided_ti8")
+    card, image = guided.card, torch.rand(1, 3, 20, 20)
+
+    def normalised(pixels, by):
+        return (pixels - torch.tensor(by.mean)[:, None, None]) / torch.tensor(by.std)[:, None, None]
+
+    with torch.no_grad():
+        large = torch.nn.functional.interpolate(image, (40, 40), mode="bilinear")
+        maps = guided.module.forward_intermediates(
+            normalised(large, card), indices=[2, 5, 8, 11], norm=False, intermediates_only=True
+        )
+        seen = network.encoder.seen(normalised(image, recipe))
+    torch.testing.assert_close(seen, torch.cat(maps, dim=1), rtol=1e-3, atol=0.02)

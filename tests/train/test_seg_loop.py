@@ -11,6 +11,7 @@ from seg_fields import write_set
 from lemon_sc.models.vit import cell_vit
 from lemon_sc.seg.checkpoint import load
 from lemon_sc.train import seg_loop, seg_state
+from lemon_sc.train.distributed import processes
 from lemon_sc.train.seg_build import build_segmenter, freeze_encoder
 from lemon_sc.train.seg_data import NucleiFolder, open_nuclei
 from lemon_sc.train.seg_loop import segmenter
@@ -211,3 +212,12 @@ def test_recipes_say_what_is_wrong(name):
     ):
         with pytest.raises(ValueError, match=match):
             made(**changes)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_named(folder, tmp_path, device):
+    with pytest.raises(ValueError, match=f"`device` must.*'{device}'"):
+        segmenter(seg_small(**QUICK), data=opened(folder), out=tmp_path / "run", device=device)
+    with pytest.raises(ValueError, match=f"`device` must.*'{device}'"), processes(device):
+        pass
+    assert not (tmp_path / "run").exists()

@@ -6,19 +6,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import timm
+import torch
+import torch.nn.functional as F
 from timm.layers import Format
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from lemon_sc._core.errors import bad_value, one_of
 from lemon_sc.models.networks import build
-from lemon_sc.models.vit import PATCH_PX, cell_vit
+from lemon_sc.models.vit import INPUT_PX, PATCH_PX, cell_vit
 from lemon_sc.models.zoo import ZOO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import torch
 
 CELL_VITS: dict[str, dict[str, Any]] = {
     "vit_b8": {"dim": 768, "depth": 12, "num_heads": 12},
@@ -31,7 +31,9 @@ PYRAMIDS = {"conv_r18": "resnet18"}
 """Convolutional encoders, and their names in timm."""
 SAM = {"sam_b": "samvit_base_patch16"}
 """Encoders of Segment Anything, and their names in timm."""
-ENCODERS = (*PYRAMIDS, *CELL_VITS, *SAM, *(name for name, entry in ZOO.items() if entry.kind == "vit"))
+TOLD = {"conv_r18_vit_ti8": ("conv_r18", "vit_ti8"), "conv_r18_vit_debug": ("conv_r18", "vit_debug")}
+"""Convolutional encoders, and our own transformers that tell them what they see in crops of 40 px."""
+ENCODERS = (*PYRAMIDS, *TOLD, *CELL_VITS, *SAM, *(name for name, entry in ZOO.items() if entry.kind == "vit"))
 """Encoders by the names that a card may give."""
 PYRAMID_STRIDE = 16
 SAM_PX = 1024
@@ -95,6 +97,61 @@ class PyramidTaps(nn.Module):
         return self.body(x)
 
 
+class ToldTaps(PyramidTaps):
+    """A convolutional network that is told, at 1/4 of the image, what a cell ViT sees there.
+
+    The image, at 0.5 um per px, is enlarged twice and laid out in crops of 40 px, side by side: what the ViT was
+    trained on, with its position embedding as it is. Its tokens, of 2 um, lie where the network's px at 1/4 lie, and a
+    linear layer of the outputs of four blocks is added to these. That layer begins at zero: the network begins as it is
+    without the ViT, whose own weights do not learn.
+
+    Parameters
+    ----------
+    name
+        Of the network in timm.
+    vit
+        For crops of 40 px.
+    """
+
+    AT = "layer1"
+    """The stage of the network whose px are as large as a token."""
+    ZOOM = 2
+    CROPS = 64
+    """Crops that go through the ViT together, for the caches of a CPU."""
+
+    def __init__(self, name: str, vit: VitTaps) -> None:
+        super().__init__(name)
+        self.vit = vit.requires_grad_(requires_grad=False)
+        told = nn.Conv2d(sum(vit.widths), self.widths[1], 1)
+        for parameter in told.parameters():
+            nn.init.zeros_(parameter)
+        self.tell = nn.Sequential(nn.BatchNorm2d(sum(vit.widths)), told)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """As of `PyramidTaps`."""
+        told, maps = self.tell(self.seen(x)), []
+        for name, stage in self.body.items():
+            x = stage(x)
+            if name == self.AT:
+                x = x + told
+            if name in self.body.return_layers:
+                maps.append(x)
+        return maps
+
+    def seen(self, x: torch.Tensor) -> torch.Tensor:
+        """What the ViT says of images (n, 3, H, W): (n, D, H / 4, W / 4), its four maps one after the other."""
+        n, _, height, width = x.shape
+        large = F.interpolate(x, scale_factor=self.ZOOM, mode="bilinear")
+        large = F.pad(large, (0, -large.shape[3] % INPUT_PX, 0, -large.shape[2] % INPUT_PX), mode="replicate")
+        down, across = (side // INPUT_PX for side in large.shape[2:])
+        crops = large.reshape(n, 3, down, INPUT_PX, across, INPUT_PX).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        maps = torch.cat([torch.cat(self.vit(some), dim=1) for some in crops.split(self.CROPS)])
+        grid, depth = maps.shape[-1], maps.shape[1]
+        whole = maps.reshape(n, down, across, depth, grid, grid).permute(0, 3, 1, 4, 2, 5)
+        token = PATCH_PX // self.ZOOM
+        return whole.reshape(n, depth, down * grid, across * grid)[..., : height // token, : width // token]
+
+
 def any_size(vit: nn.Module) -> nn.Module:
     """Let a transformer of timm take images of other sizes than it was built for, in place.
 
@@ -124,7 +181,7 @@ def build_encoder(
     name
         One of `ENCODERS`.
     size_px
-        Side of the images that its position embedding is made for, except Segment Anything's.
+        Side of the images that its position embedding is made for, except Segment Anything's, and of `TOLD`.
     taps
         Blocks of a transformer, 1-based; a convolutional encoder has no choice.
     drop_path
@@ -146,6 +203,9 @@ def build_encoder(
         raise bad_value("size_px", must=f"be a multiple of {stride} for {name}", got=size_px, fix=fix)
     if name in PYRAMIDS:
         return PyramidTaps(PYRAMIDS[name])
+    if name in TOLD:
+        body, cells = TOLD[name]
+        return ToldTaps(PYRAMIDS[body], VitTaps(cell_vit(**CELL_VITS[cells]), taps=taps))
     if name in CELL_VITS:
         return VitTaps(cell_vit(**CELL_VITS[name], image_px=size_px, drop_path=drop_path), taps=taps)
     if name in SAM:
@@ -166,6 +226,6 @@ def stride_of(name: str) -> int:
     -------
     Px.
     """
-    if name in PYRAMIDS or name in SAM:
+    if name in PYRAMIDS or name in TOLD or name in SAM:
         return PYRAMID_STRIDE
     return PATCH_PX if name in CELL_VITS else int(ZOO[name].options["patch_size"])

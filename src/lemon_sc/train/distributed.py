@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from lemon_sc.embed.devices import resolve_devices
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -191,11 +193,16 @@ def processes(device: str = "auto") -> Iterator[torch.device]:
     Yields
     ------
     The device, once.
+
+    Raises
+    ------
+    ValueError
+        A device that this machine lacks.
     """
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    found = torch.device(name)
+    found = torch.device(resolve_devices(name)[0])
     if found.type == "cuda":
         torch.cuda.set_device(found)
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized()

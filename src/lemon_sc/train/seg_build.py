@@ -10,13 +10,16 @@ from timm.models.vision_transformer import VisionTransformer
 from lemon_sc._core.errors import bad_value, listing
 from lemon_sc.seg.checkpoint import TYPES_HEAD, load
 from lemon_sc.seg.network import build_network
-from lemon_sc.seg.taps import CELL_VITS, VitTaps
+from lemon_sc.seg.taps import CELL_VITS, TOLD, ToldTaps, VitTaps
 from lemon_sc.train.vit_weights import fill_vit
 
 if TYPE_CHECKING:
     from lemon_sc.seg.network import CellViT
     from lemon_sc.seg.segmenter import Segmenter
     from lemon_sc.train.seg_recipes import SegRecipe
+
+TOLD_BY = ("encoder.vit.", "encoder.tell.")
+"""What `ToldTaps` adds to a convolutional network."""
 
 
 def build_segmenter(recipe: SegRecipe, classes: tuple[str, ...]) -> CellViT:
@@ -56,7 +59,8 @@ def go_on_from(network: CellViT, segmenter: Segmenter, *, what: str) -> None:
     ----------
     network
         The new one. Where its classes are not as many, its last layer of the types keeps what it has; where the trained
-        one has no types, so does the whole branch.
+        one has no types, so does the whole branch. Where its encoder is told by a ViT and the trained one's is not, so
+        does that.
     segmenter
         The trained one.
     what
@@ -68,6 +72,8 @@ def go_on_from(network: CellViT, segmenter: Segmenter, *, what: str) -> None:
         Its encoder or its width are others.
     """
     own, found = network.state_dict(), segmenter.network.state_dict()
+    if isinstance(network.encoder, ToldTaps) and not isinstance(segmenter.network.encoder, ToldTaps):
+        found |= {k: v for k, v in own.items() if k.startswith(TOLD_BY)}
     last, types = TYPES_HEAD.rpartition(".")[0], TYPES_HEAD.partition(".")[0] + "."
     anew = last if len(own.get(TYPES_HEAD, ())) != len(found.get(TYPES_HEAD, ())) else None
     if TYPES_HEAD not in found or TYPES_HEAD not in own:
@@ -102,15 +108,42 @@ def fill_encoder(encoder: torch.nn.Module, recipe: SegRecipe) -> None:
     ValueError
         The encoder is no transformer, or the weights are of another one.
     """
-    if not (isinstance(encoder, VitTaps) and isinstance(encoder.vit, VisionTransformer)):
+    taps = encoder.vit if isinstance(encoder, ToldTaps) else encoder
+    if not (isinstance(taps, VitTaps) and isinstance(taps.vit, VisionTransformer)):
         raise bad_value("encoder_weights", must=f"be None for {recipe.encoder}", got=recipe.encoder_weights)
-    fill_vit(
-        encoder.vit,
+    card = fill_vit(
+        taps.vit,
         str(recipe.encoder_weights),
         what=f"`encoder_weights` {recipe.encoder_weights!r}",
         name=recipe.encoder,
-        keep_positions=recipe.encoder in CELL_VITS,
+        keep_positions=recipe.encoder in {*CELL_VITS, *TOLD},
     )
+    if isinstance(encoder, ToldTaps):
+        restate(taps.vit.patch_embed.proj, mean=(recipe.mean, card.mean), std=(recipe.std, card.std))
+
+
+def restate(
+    layer: torch.nn.Conv2d,
+    *,
+    mean: tuple[tuple[float, ...], tuple[float, ...]],
+    std: tuple[tuple[float, ...], tuple[float, ...]],
+) -> None:
+    """Let a first layer take images of other statistics, in place: it gives what it gave, up to rounding.
+
+    Parameters
+    ----------
+    layer
+        Convolution without padding.
+    mean, std
+        Of the channels: those that images will be normalised by, and those that the layer is made for.
+    """
+    (mean_new, mean_old), (std_new, std_old) = (
+        torch.tensor(pair, dtype=torch.float64)[:, :, None, None] for pair in (mean, std)
+    )
+    with torch.no_grad():
+        weight = layer.weight.double() / std_old
+        layer.bias += (weight * (mean_new - mean_old)).sum((1, 2, 3)).float()
+        layer.weight.copy_(weight * std_new)
 
 
 def seg_optimizer(recipe: SegRecipe, network: CellViT) -> torch.optim.AdamW:

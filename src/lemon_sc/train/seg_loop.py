@@ -13,6 +13,7 @@ import torch
 import lemon_sc
 from lemon_sc._core.errors import bad_value, listing
 from lemon_sc._core.fields import check_int
+from lemon_sc.embed.devices import resolve_devices
 from lemon_sc.seg.checkpoint import save
 from lemon_sc.train.logs import Logs, last_values
 from lemon_sc.train.run_state import Job
@@ -91,8 +92,8 @@ def segmenter(
     Raises
     ------
     ValueError
-        Data at another pixel size than the recipe's; images of `data` among those of `valid`; or `out` holds a run of
-        another recipe or other data.
+        Data at another pixel size than the recipe's; images of `data` among those of `valid`; a device that is not
+        there; or `out` holds a run of another recipe or other data.
     RuntimeError
         Loss or gradient are not finite: the step is not made, and the last checkpoint is kept. Or another run is
         writing to `out`.
@@ -104,7 +105,7 @@ def segmenter(
         check_int(name, value)
     _check_data(recipe, data, valid)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    where, folder, record = torch.device(name), Path(out), data.record()
+    where, folder, record = torch.device(resolve_devices(name)[0]), Path(out), data.record()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[where] if where.type == "cuda" else []))
         network = build_segmenter(recipe, data.classes).to(where)

@@ -13,7 +13,7 @@ from lemon_sc.models.zoo import IMAGENET, OPTIMUS
 from lemon_sc.seg.card import SegCard
 from lemon_sc.seg.losses import NP_LOSSES, LossOptions
 from lemon_sc.seg.sampling import GAMMA
-from lemon_sc.seg.taps import ENCODERS
+from lemon_sc.seg.taps import ENCODERS, TOLD
 from lemon_sc.train.epochs import Epochs
 from lemon_sc.train.recipes import PRECISIONS
 from lemon_sc.train.seg_augment import AUGMENTATIONS
@@ -37,7 +37,8 @@ class SegRecipe(Epochs):
     """What `lm.models.load` takes for the weights of a transformer; None for initial weights."""
     init: str | None = None
     """Segmenter whose weights, encoder and decoder, the run begins with: what `lm.seg.load` takes. None for none. With
-    other classes than its own, the last layer of the types begins anew."""
+    other classes than its own, the last layer of the types begins anew. A network that is told by a ViT may begin with
+    one that is not; the weights of the ViT are `encoder_weights`."""
     taps: tuple[int, ...] = (3, 6, 9, 12)
     """Blocks of a transformer whose outputs are decoded, 1-based."""
     width: int = 64
@@ -102,7 +103,7 @@ class SegRecipe(Epochs):
         self.card(())  # which checks side, statistics and width
         one_of("encoder", self.encoder, ENCODERS)
         one_of("np_loss", self.np_loss, NP_LOSSES)
-        if self.init is not None and self.encoder_weights is not None:
+        if self.init is not None and self.encoder_weights is not None and self.encoder not in TOLD:
             raise bad_value("init", must="be None where `encoder_weights` are named", got=self.init)
         integers = {
             "batch": 1, "epochs": 1, "epoch_length": 1, "frozen_epochs": 0, "valid_epochs": 1, "valid_images": 1,
