@@ -1,6 +1,6 @@
 """Do nuclei found on H&E alone agree with those of a Xenium run?
 
-    LEMON_SC_DATA=... python benchmarks/agreement.py [--models small haematoxylin] [--picture FILE.png]
+    LEMON_SC_DATA=... python benchmarks/agreement.py [--models small_vit small haematoxylin] [--picture FILE.png]
 
 The run's polygons are moved onto its H&E by the run's own alignment. A nucleus is found where a centroid lies within
 3 um of one of the run (one to one); PQ compares outlines. Only what lies within 10 um of the hull of the run's nuclei
@@ -70,7 +70,7 @@ def draw(pixels, theirs, found, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["small", "haematoxylin"])
+    parser.add_argument("--models", nargs="+", default=["small_vit", "small", "haematoxylin"])
     parser.add_argument("--picture", type=Path, help="draw what the first model finds")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

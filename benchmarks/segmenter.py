@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+import lemon_sc as lm
 from lemon_sc.metrics import bootstrap, panoptic_quality
 from lemon_sc.seg.checkpoint import FOLDER, load, save
 from lemon_sc.seg.classical import segment_haematoxylin
@@ -90,10 +91,19 @@ def scored(segment, images, names):
         yield {**names, **of, "mean": values.mean(), "low": made.low, "high": made.high}
 
 
+def credited(sources):
+    """Names of sets with their licences."""
+    return "; ".join(f"{s['name']} ({s['licence']})" for s in sources)
+
+
 def ship(model, name):
     """Put a network among those that come with the package, under its licence, its sources credited."""
-    credit = "; ".join(f"{s['name']} ({s['licence']})" for s in model.card.training["data"]["sources"])
-    card = replace(model.card, name=name, license="BSD-3-Clause", citation=f"Trained on {credit}.")
+    credit = f"Trained on {credited(model.card.training['data']['sources'])}."
+    weights = model.card.training["recipe"]["encoder_weights"]
+    if weights is not None:
+        corpus = lm.models.load(weights).card.training["corpus"]
+        credit += f" Its ViT, {weights}, on crops of {credited(corpus['sources'])}."
+    card = replace(model.card, name=name, license="BSD-3-Clause", citation=credit)
     save(card, model.network.state_dict(), FOLDER / f"{name}.safetensors", half=True)
 
 

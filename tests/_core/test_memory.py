@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lemon_sc._core.memory import KEPT, forget_recycled, recycled, return_freed
+from lemon_sc._core import memory
+from lemon_sc._core.memory import KEPT, LEAST, MOST, forget_recycled, recycled, return_freed
 
 
 def resident_mb():
@@ -38,47 +39,62 @@ def nothing_kept():
     forget_recycled()
 
 
+BYTES = np.dtype(np.uint8)
+
+
 @pytest.mark.usefixtures("nothing_kept")
 def test_memory_is_used_again_when_its_last_view_is_gone():
-    first = recycled((100, 200, 3), np.dtype(np.uint8))
-    assert first.shape == (100, 200, 3)
+    first = recycled((1000, 2000, 3), BYTES)
+    assert first.shape == (1000, 2000, 3)
     assert first.flags.c_contiguous
     assert first.flags.writeable
     at, view = address(first), first[3:, ::2].T[1:]
     view[:] = 7
     del first
-    other = recycled((100, 200, 3), np.dtype(np.uint8))
+    other = recycled((1000, 2000, 3), BYTES)
     assert address(other) != at, "a view of it is still held"
     other[:] = 0
     assert (view == 7).all()
     del view
-    smaller = recycled((50, 30), np.dtype(np.uint16))
+    smaller = recycled((1000, 1800), np.dtype(np.uint16))
     assert address(smaller) == at
-    assert (smaller.shape, smaller.dtype, smaller.nbytes) == ((50, 30), np.uint16, 3000)
+    assert (smaller.shape, smaller.dtype, smaller.nbytes) == ((1000, 1800), np.uint16, 3_600_000)
     del smaller
-    larger = recycled((101, 200, 3), np.dtype(np.uint8))  # too large for what is free
+    larger = recycled((1001, 2000, 3), BYTES)  # too large for what is free
+    assert address(larger) != at
     larger[:] = 1
-    assert larger.nbytes == 60_600
 
 
 @pytest.mark.usefixtures("nothing_kept")
 def test_threads_never_share_memory_that_is_held():
     def fill(k):
-        made = recycled((512, 64), np.dtype(np.int64))
+        made = recycled((512, 512), np.dtype(np.int64))
         made[:] = k
         view = made[::2]
         del made
         return bool((view == k).all() and (view.copy() == k).all())
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(fill, range(2000)))
+        assert all(pool.map(fill, range(300)))
 
 
 @pytest.mark.usefixtures("nothing_kept")
 def test_little_waits_to_be_used_again():
-    held = [recycled((1 << 20,), np.dtype(np.uint8)) for _ in range(KEPT + 3)]
-    places = {address(a) for a in held}
+    held = [recycled((LEAST,), BYTES) for _ in range(KEPT + 3)]
     del held
     gc.collect()
-    again = [recycled((1 << 20,), np.dtype(np.uint8)) for _ in range(KEPT)]
-    assert {address(a) for a in again} <= places
+    assert len(memory._free) == KEPT
+    forget_recycled()
+    assert len(memory._free) == 0
+    for size in (LEAST - 1, MOST + 1):
+        recycled((size,), BYTES)
+    gc.collect()
+    assert len(memory._free) == 0
+
+
+@pytest.mark.usefixtures("nothing_kept")
+def test_an_array_holds_no_more_than_twice_what_it_needs():
+    large = recycled((10 * LEAST,), BYTES)
+    at = address(large)
+    del large
+    assert address(recycled((4 * LEAST,), BYTES)) != at

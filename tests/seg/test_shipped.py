@@ -1,7 +1,8 @@
-"""The segmenter that comes with the package."""
+"""The segmenters that come with the package."""
 
 import numpy as np
 import pytest
+import torch
 from coded_slides import field, stained
 
 import lemon_sc as lm
@@ -11,9 +12,9 @@ from lemon_sc.seg.finders import resolve_finder
 from lemon_sc.seg.postprocess import nuclei
 
 
-@pytest.fixture(scope="module")
-def shipped():
-    return lm.seg.load()
+@pytest.fixture(scope="module", params=["small", "small_vit"])
+def shipped(request):
+    return lm.seg.load(request.param)
 
 
 def outlined(shipped, image):
@@ -33,8 +34,21 @@ def test_its_card_says_what_it_may_be_used_for(shipped):
     assert not str(card.training["recipe"]["init"]).startswith("/")
 
 
-def test_it_is_the_default_and_finds_planted_nuclei(shipped):
-    assert resolve_finder(None).name == shipped.card.name
+def test_the_fast_one_is_the_default():
+    assert resolve_finder(None).name == lm.seg.load().card.name == "small"
+
+
+def test_the_vit_is_the_one_that_comes_with_the_package():
+    """Its weights did not learn, but for the statistics of images, which are in its first layer."""
+    own = lm.seg.load("small_vit").network.encoder.vit.vit.state_dict()
+    guided = lm.models.load("guided_ti8").module.state_dict()
+    kept = [k for k in own if not k.startswith("patch_embed")]
+    assert len(kept) > 140
+    for name in kept:
+        torch.testing.assert_close(own[name], guided[name], rtol=1e-3, atol=1e-5)
+
+
+def test_it_finds_planted_nuclei(shipped):
     labels = field((256, 256), n=40, radius=(6, 9))
     found = outlined(shipped, stained(labels))
     quality = panoptic_quality(labels, found.labels)

@@ -58,25 +58,47 @@ def test_another_network_is_refused(tmp_path):
         seg_small(**NETWORK, init=init, encoder_weights="mine")
 
 
+TOLD = {"encoder": "conv_r18_vit_ti8", "width": 2, "size_px": 32, "mpp": 0.5}
+
+
 def test_a_network_that_is_told_may_begin_with_one_that_is_not(tmp_path):
     """Network and decoder from the one, the ViT from the other; and it may go on from one that is told."""
-    plain = {**NETWORK, "encoder": "conv_r18"}
+    plain = {**TOLD, "encoder": "conv_r18"}
     recipe = seg_small(**plain, seed=5)
     network = build_segmenter(recipe, ())
     save(recipe.card(()), network.state_dict(), tmp_path / "w.safetensors")
-    told = {**NETWORK, "encoder": "conv_r18_vit_debug", "init": str(tmp_path / "w.safetensors")}
-    begun = build_segmenter(seg_small(**told), ())
+    first = seg_small(**TOLD, init=str(tmp_path / "w.safetensors"), encoder_weights="guided_ti8")
+    begun = build_segmenter(first, ())
     assert same(begun.state_dict(), network.state_dict(), network.state_dict())
 
-    x = torch.randn(1, 3, 32, 32)
+    x, on = torch.randn(1, 3, 32, 32), str(tmp_path / "t.safetensors")
     with torch.no_grad():
         begun.encoder.tell[1].weight.normal_()
-        save(seg_small(**told).card(()), begun.state_dict(), tmp_path / "t.safetensors")
-        again = build_segmenter(seg_small(**{**told, "init": str(tmp_path / "t.safetensors")}), ()).eval()
+        save(first.card(()), begun.state_dict(), on)
+        again = build_segmenter(seg_small(**TOLD, init=on), ()).eval()
         assert torch.equal(again(x)["np"], begun.eval()(x)["np"])
         assert not torch.equal(again(x)["np"], network.eval()(x)["np"])
-    with pytest.raises(ValueError, match=r"is a segmenter on conv_r18_vit_debug of width 2: \d+ tensors differ"):
-        build_segmenter(seg_small(**plain, init=str(tmp_path / "t.safetensors")), ())
+    with pytest.raises(ValueError, match=r"is a segmenter on conv_r18_vit_ti8 of width 2: \d+ tensors differ"):
+        build_segmenter(seg_small(**plain, init=on), ())
+    for changed, word in (
+        ({"encoder_weights": "guided_ti8"}, "`encoder_weights` must be None"),
+        ({"mean": (0.5, 0.5, 0.5)}, "`mean` must be that of `init`"),
+        ({"taps": (1, 2, 3, 12)}, "`taps` must be that of `init`"),
+        ({"mpp": 0.25}, "`mpp` must be that of `init`"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            build_segmenter(seg_small(**{**TOLD, "init": on, **changed}), ())
+
+
+def test_a_vit_that_does_not_learn_needs_its_weights_and_its_pixel_size():
+    with pytest.raises(ValueError, match="`encoder_weights` must name weights for the ViT"):
+        seg_small(**TOLD)
+    with pytest.raises(ValueError, match=r"`encoder_weights` must name the weights of a ViT, got None"):
+        build_segmenter(seg_small(**{**TOLD, "width": 16}, init="small"), ())
+    with pytest.raises(ValueError, match=r"`mpp` must be 0.5 for conv_r18_vit_ti8 with guided_ti8"):
+        build_segmenter(seg_small(**{**TOLD, "mpp": 0.25}, encoder_weights="guided_ti8"), ())
+    with pytest.raises(ValueError, match="`drop_path` must be 0"):
+        seg_small(**TOLD, encoder_weights="guided_ti8", drop_path=0.1)
 
 
 def test_restated_weights_see_what_they_saw():

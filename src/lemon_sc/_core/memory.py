@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-KEPT = 4
-"""Blocks of memory that wait to be used again."""
+KEPT, LEAST, MOST = 4, 1 << 20, 64 << 20
+"""How many pieces of memory wait to be used again, and how many bytes each has."""
 _free: deque[NDArray[np.uint8]] = deque(maxlen=KEPT)
 
 
@@ -44,14 +44,17 @@ def recycled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 
     Returns
     -------
-    C-contiguous. It, and every view of it, may be kept for as long as anybody likes.
+    C-contiguous. It, and every view of it, may be kept for as long as anybody likes. What is too small to gain by it,
+    or too large to be kept waiting, is a new array.
     """
     n_bytes = math.prod(shape) * dtype.itemsize
+    if not LEAST <= n_bytes <= MOST:
+        return np.empty(shape, dtype)
     try:
         memory = _free.popleft()
     except IndexError:  # asked for in this way, no other thread can come between
         memory = np.empty(0, np.uint8)
-    if memory.size < n_bytes:
+    if not n_bytes <= memory.size <= 2 * n_bytes:  # too little, or more than it is good for
         memory = np.empty(n_bytes, np.uint8)
     return np.asarray(_Loan(memory, shape, dtype))
 

@@ -31,7 +31,7 @@ PYRAMIDS = {"conv_r18": "resnet18"}
 """Convolutional encoders, and their names in timm."""
 SAM = {"sam_b": "samvit_base_patch16"}
 """Encoders of Segment Anything, and their names in timm."""
-TOLD = {"conv_r18_vit_ti8": ("conv_r18", "vit_ti8"), "conv_r18_vit_debug": ("conv_r18", "vit_debug")}
+TOLD = {"conv_r18_vit_ti8": ("conv_r18", "vit_ti8")}
 """Convolutional encoders, and our own transformers that tell them what they see in crops of 40 px."""
 ENCODERS = (*PYRAMIDS, *TOLD, *CELL_VITS, *SAM, *(name for name, entry in ZOO.items() if entry.kind == "vit"))
 """Encoders by the names that a card may give."""
@@ -116,8 +116,10 @@ class ToldTaps(PyramidTaps):
     AT = "layer1"
     """The stage of the network whose px are as large as a token."""
     ZOOM = 2
-    CROPS = 64
-    """Crops that go through the ViT together, for the caches of a CPU."""
+    CROPS = 1024
+    """Crops that go through the ViT together."""
+    CROPS_CPU = 64
+    """The same on a CPU, for its caches."""
 
     def __init__(self, name: str, vit: VitTaps) -> None:
         super().__init__(name)
@@ -145,7 +147,8 @@ class ToldTaps(PyramidTaps):
         large = F.pad(large, (0, -large.shape[3] % INPUT_PX, 0, -large.shape[2] % INPUT_PX), mode="replicate")
         down, across = (side // INPUT_PX for side in large.shape[2:])
         crops = large.reshape(n, 3, down, INPUT_PX, across, INPUT_PX).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-        maps = torch.cat([torch.cat(self.vit(some), dim=1) for some in crops.split(self.CROPS)])
+        at_once = self.CROPS_CPU if x.device.type == "cpu" else self.CROPS
+        maps = torch.cat([torch.cat(self.vit(some), dim=1) for some in crops.split(at_once)])
         grid, depth = maps.shape[-1], maps.shape[1]
         whole = maps.reshape(n, down, across, depth, grid, grid).permute(0, 3, 1, 4, 2, 5)
         token = PATCH_PX // self.ZOOM

@@ -188,7 +188,7 @@ def processes(device: str = "auto") -> Iterator[torch.device]:
     Parameters
     ----------
     device
-        ``"auto"``: a GPU if there is one, each process its own; or any name that torch knows.
+        ``"auto"``: a GPU if there is one, each process its own; or ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
 
     Yields
     ------

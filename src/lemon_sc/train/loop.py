@@ -93,7 +93,7 @@ def fit(
         An ``.npz`` file with ``crops`` uint8 (n, S, S, 3), ``labels`` (n,) and, if there are some, ``groups`` (n,). The
         log then has a column ``probe``: balanced accuracy, out of fold, of a linear classifier on the embeddings.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, or another name that torch knows.
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
     log_steps
         Steps per row.
     save_steps

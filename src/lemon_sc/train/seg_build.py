@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,8 +49,38 @@ def build_segmenter(recipe: SegRecipe, classes: tuple[str, ...]) -> CellViT:
     if recipe.encoder_weights is not None:
         fill_encoder(network.encoder, recipe)
     if recipe.init is not None:
-        go_on_from(network, load(recipe.init), what=f"`init` {recipe.init!r}")
+        begun = load(recipe.init)
+        if isinstance(network.encoder, ToldTaps):
+            check_told(recipe, begun)
+        go_on_from(network, begun, what=f"`init` {recipe.init!r}")
     return network
+
+
+def check_told(recipe: SegRecipe, begun: Segmenter) -> None:
+    """Raise unless a network that is told by a ViT has that ViT from one place, and shows it what it showed before.
+
+    Parameters
+    ----------
+    recipe
+        Of the network.
+    begun
+        The segmenter that it begins with.
+
+    Raises
+    ------
+    ValueError
+        Both have a ViT, or neither; or taps, statistics or pixel size are others than those of the segmenter's ViT.
+    """
+    told = isinstance(begun.network.encoder, ToldTaps)
+    if told == (recipe.encoder_weights is not None):
+        must = f"be None, since `init` {recipe.init!r} has its ViT" if told else "name the weights of a ViT"
+        raise bad_value("encoder_weights", must=must, got=recipe.encoder_weights)
+    for name in ("taps", "mean", "std", "mpp") if told else ():
+        found, wanted = getattr(recipe, name), getattr(begun.card, name)
+        if found != wanted:
+            raise bad_value(
+                name, must=f"be that of `init` {recipe.init!r}, {wanted}: its ViT is made for it", got=found
+            )
 
 
 def go_on_from(network: CellViT, segmenter: Segmenter, *, what: str) -> None:
@@ -106,7 +137,7 @@ def fill_encoder(encoder: torch.nn.Module, recipe: SegRecipe) -> None:
     Raises
     ------
     ValueError
-        The encoder is no transformer, or the weights are of another one.
+        The encoder is no transformer, the weights are of another one, or for crops of another pixel size.
     """
     taps = encoder.vit if isinstance(encoder, ToldTaps) else encoder
     if not (isinstance(taps, VitTaps) and isinstance(taps.vit, VisionTransformer)):
@@ -115,10 +146,14 @@ def fill_encoder(encoder: torch.nn.Module, recipe: SegRecipe) -> None:
         taps.vit,
         str(recipe.encoder_weights),
         what=f"`encoder_weights` {recipe.encoder_weights!r}",
-        name=recipe.encoder,
+        name=TOLD[recipe.encoder][1] if recipe.encoder in TOLD else recipe.encoder,
         keep_positions=recipe.encoder in {*CELL_VITS, *TOLD},
     )
     if isinstance(encoder, ToldTaps):
+        mpp = encoder.ZOOM * card.mpp
+        if not math.isclose(recipe.mpp, mpp, rel_tol=0.02):
+            must = f"be {mpp:g} for {recipe.encoder} with {recipe.encoder_weights}, which knows {card.mpp:g} um per px"
+            raise bad_value("mpp", must=must, got=recipe.mpp)
         restate(taps.vit.patch_embed.proj, mean=(recipe.mean, card.mean), std=(recipe.std, card.std))
 
 

@@ -105,6 +105,11 @@ class SegRecipe(Epochs):
         one_of("np_loss", self.np_loss, NP_LOSSES)
         if self.init is not None and self.encoder_weights is not None and self.encoder not in TOLD:
             raise bad_value("init", must="be None where `encoder_weights` are named", got=self.init)
+        if self.init is None and self.encoder_weights is None and self.encoder in TOLD:
+            must = f"name weights for the ViT of {self.encoder}, which does not learn"
+            raise bad_value("encoder_weights", must=must, got=None, fix="The package has 'guided_ti8'.")
+        if self.drop_path and self.encoder in TOLD:
+            raise bad_value("drop_path", must=f"be 0 for {self.encoder}, whose ViT does not learn", got=self.drop_path)
         integers = {
             "batch": 1, "epochs": 1, "epoch_length": 1, "frozen_epochs": 0, "valid_epochs": 1, "valid_images": 1,
             "seed": 0,
