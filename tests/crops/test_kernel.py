@@ -44,38 +44,38 @@ def planned(scale, size_px, n=25):
     low = (size_px / 2 + 3) * scale + 4
     xy = np.random.default_rng(1).uniform(low, 260 - low, (n, 2))
     geometry = {"mpp": (0.25 / scale,) * 2, "downsamples": [(1.0, 1.0)], "size_px": size_px, "target_mpp": 0.25}
-    return pixels, plan_windows(xy, **geometry)
+    windows = plan_windows(**geometry)
+    return pixels, windows, *windows.place(xy)
 
 
 @pytest.mark.parametrize("size_px", [8, 13, 40])
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_kernel_is_the_plain_sums_to_the_bit(scale, size_px):
     """Sides that are no multiple of what is made at once, too."""
-    pixels, windows = planned(scale, size_px)
+    pixels, windows, start, phase = planned(scale, size_px)
     cut = resampler(windows)
-    crops = cut(pixels, windows.start, windows.phase)
-    for crop, start, phase in zip(crops, windows.start, windows.phase, strict=True):
-        np.testing.assert_array_equal(crop, fixed_point_crop(pixels, start, phase, cut))
+    for crop, *where in zip(cut(pixels, start, phase), start, phase, strict=True):
+        np.testing.assert_array_equal(crop, fixed_point_crop(pixels, *where, cut))
 
 
 def test_windows_in_the_last_corner_are_read_to_their_last_pixel():
-    pixels, windows = planned(1.1765, 40, n=1)
+    pixels, windows, _, phase = planned(1.1765, 40, n=1)
     cut = resampler(windows)
     across, down = cut.taps
     small = np.ascontiguousarray(pixels[:down, :across])
-    crop = cut(small, np.zeros((1, 2), np.int64), windows.phase)[0]
-    np.testing.assert_array_equal(crop, fixed_point_crop(small, (0, 0), windows.phase[0], cut))
+    crop = cut(small, np.zeros((1, 2), np.int64), phase)[0]
+    np.testing.assert_array_equal(crop, fixed_point_crop(small, (0, 0), phase[0], cut))
 
 
 @pytest.mark.parametrize("features", ["+sse2", "+sse2,+avx2", ""])
 def test_processors_with_narrow_or_without_such_instructions_give_the_same_crops(features, tmp_path):
-    pixels, windows = planned(1.1765, 40)
+    pixels, windows, start, phase = planned(1.1765, 40)
     cut = resampler(windows)
-    np.savez(tmp_path / "in.npz", pixels=pixels, start=windows.start, phase=windows.phase)
+    np.savez(tmp_path / "in.npz", pixels=pixels, start=start, phase=phase)
     program = (
         "import sys, numpy as np, lemon_sc.crops.lanes as lanes\n"
-        "known = lanes._multiplier\n"
-        f"lanes._multiplier = lambda _: known({features!r})\n"
+        "known = lanes._instructions\n"
+        f"lanes._instructions = lambda _: known({features!r})\n"
         "from lemon_sc.crops.resample import Resampler\n"
         "from lemon_sc.crops.tables import axis_table\n"
         "folder, scale, taps = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])\n"
@@ -87,12 +87,12 @@ def test_processors_with_narrow_or_without_such_instructions_give_the_same_crops
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, "-c", program, str(tmp_path), repr(windows.scale[0]), str(windows.taps[0])]
     subprocess.run(command, check=True, env=env)
-    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), cut(pixels, windows.start, windows.phase))
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), cut(pixels, start, phase))
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_weights_sum_to_one_and_are_the_kernel_up_to_rounding(scale):
-    _, windows = planned(scale, 40, n=1)
+    _, windows, _, _ = planned(scale, 40, n=1)
     taps = windows.taps[0]
     table = axis_table(scale=windows.scale[0], size_px=40, taps=taps)
     assert (table.weight.astype(int).sum(axis=2) == 1 << WEIGHT_BITS).all()
@@ -107,7 +107,7 @@ def test_weights_sum_to_one_and_are_the_kernel_up_to_rounding(scale):
 
 def test_weights_of_a_px_do_not_depend_on_the_size_of_the_crop():
     mpp = {"mpp": (0.3, 0.3), "downsamples": [(1.0, 1.0)], "target_mpp": 0.25}
-    small, wide = (plan_windows(np.full((1, 2), 100.0), size_px=s, **mpp) for s in (40, 60))
+    small, wide = (plan_windows(size_px=s, **mpp) for s in (40, 60))
     a, b = (resampler(w).x for w in (small, wide))
     for at in range(40):
         for phase in range(0, PHASES, 37):
@@ -134,10 +134,10 @@ def test_patches_of_the_border_are_the_padded_image():
     for block in plan.order:
         y0, y1, x0, x1 = plan.bounds(block)
         index, part = border.due(block), pixels[y0:y1, x0:x1]
-        patches = border.patches(index, block, part)
-        border.keep(block, part)
+        patches = border.patches(plan.place(xy[index])[0], border.around(block, part))
+        border.keep(block, border.parts(block, part))
         for i, patch in zip(index, patches, strict=True):
-            x, y = plan.windows(np.array([i]))[0][0] + pad
+            x, y = plan.place(xy[[i]])[0][0] + pad
             np.testing.assert_array_equal(patch.reshape(down, across, 3), padded[y : y + down, x : x + across])
         seen += index.tolist()
     assert sorted(seen) == plan.crossing()[0].tolist()
@@ -154,7 +154,7 @@ def test_what_waits_is_bounded_by_the_image_not_by_the_nuclei():
         border, held = Border(plan), []
         for block in plan.order:
             y0, y1, x0, x1 = plan.bounds(block)
-            border.keep(block, pixels[y0:y1, x0:x1])
+            border.keep(block, border.parts(block, pixels[y0:y1, x0:x1]))
             held.append(sum(strip.lines.nbytes for strip in border.strips))
         most[n] = max(held)
     across, down = plan.cut.taps

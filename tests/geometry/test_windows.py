@@ -29,9 +29,10 @@ def test_the_coarser_axis_decides():
 def test_crop_centre_is_the_nucleus_and_all_taps_fit(mpp):
     xy = np.random.default_rng(0).uniform(100, 200, (50, 2))
     down = [(1.0, 1.0), (2.0, 2.0), (4.0, 4.0)]
-    w = plan_windows(xy, mpp=mpp, downsamples=down, size_px=40, target_mpp=0.25)
-    scale, first = np.array(w.scale), np.array(w.base) + w.phase / PHASES
-    middle = (w.start + first + scale * 19.5) * down[w.level]  # centre of the crop in level-0 px
+    w = plan_windows(mpp=mpp, downsamples=down, size_px=40, target_mpp=0.25)
+    start, phase = w.place(xy)
+    scale, first = np.array(w.scale), np.array(w.base) + phase / PHASES
+    middle = (start + first + scale * 19.5) * down[w.level]  # centre of the crop in level-0 px
     np.testing.assert_allclose(middle, xy, atol=0.51 / PHASES * down[w.level][0])
     reach = 2 * np.maximum(scale, 1)
     assert (first - reach >= -0.5).all()

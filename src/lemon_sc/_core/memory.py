@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-KEPT, LEAST, MOST = 4, 1 << 20, 64 << 20
-"""How many pieces of memory wait to be used again, and how many bytes each has."""
-_free: deque[NDArray[np.uint8]] = deque(maxlen=KEPT)
+KEPT, LEAST, MOST = 4, 1 << 18, 64 << 20
+"""How many pieces of memory of one size wait to be used again, and how many bytes arrays have that use them."""
+_free: dict[int, deque[NDArray[np.uint8]]] = {
+    1 << k: deque(maxlen=KEPT) for k in range(LEAST.bit_length() - 1, MOST.bit_length())
+}
+"""By size in bytes, powers of two: crops and blocks of an image shall not take the memory of one another."""
 
 
 class _Loan:
@@ -28,7 +31,7 @@ class _Loan:
     def __init__(self, memory: NDArray[np.uint8], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         data = memory.__array_interface__["data"]
         self.__array_interface__ = {"version": 3, "data": data, "shape": shape, "typestr": dtype.str}
-        weakref.finalize(self, _free.append, memory).atexit = False
+        weakref.finalize(self, _free[memory.size].append, memory).atexit = False
 
 
 def recycled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -36,6 +39,9 @@ def recycled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 
     Memory that is fetched from the system costs a fault of the processor for each of its pages: for a block of JPEG
     tiles, a tenth of the time in which it is decoded, and more where threads fetch at once.
+
+    Pieces have sizes of powers of two; an array may hold up to twice the address space that it needs, of which the
+    system gives no more than is written to.
 
     Parameters
     ----------
@@ -50,18 +56,18 @@ def recycled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     n_bytes = math.prod(shape) * dtype.itemsize
     if not LEAST <= n_bytes <= MOST:
         return np.empty(shape, dtype)
+    size = 1 << (n_bytes - 1).bit_length()
     try:
-        memory = _free.popleft()
+        memory = _free[size].popleft()
     except IndexError:  # asked for in this way, no other thread can come between
-        memory = np.empty(0, np.uint8)
-    if not n_bytes <= memory.size <= 2 * n_bytes:  # too little, or more than it is good for
-        memory = np.empty(n_bytes, np.uint8)
+        memory = np.empty(size, np.uint8)
     return np.asarray(_Loan(memory, shape, dtype))
 
 
 def forget_recycled() -> None:
     """Free the memory that waits to be used again."""
-    _free.clear()
+    for waiting in _free.values():
+        waiting.clear()
 
 
 @functools.cache

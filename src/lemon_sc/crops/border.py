@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from lemon_sc.crops.plan import BlockPlan
 
 
-def paste_plainly(  # noqa: PLR0917 - as of the compiled one
+def paste_plainly(
     lines: NDArray[np.uint8],
     top: int,
     left: int,
     start: NDArray[np.integer],
-    slot: NDArray[np.int64],
     shape: tuple[int, int],
     patches: NDArray[np.uint8],
 ) -> None:
@@ -34,16 +33,16 @@ def paste_plainly(  # noqa: PLR0917 - as of the compiled one
     ----------
     lines, top, left
         Px of a block, (h, w * 3), and where it lies.
-    start, slot
-        First tap of each window, (n, 2), and which patch is its own, (n,).
+    start
+        First tap of each window, (n, 2).
     shape
         (height, width) of the level.
     patches
-        Filled, (m, taps along y, taps along x * 3).
+        Filled, (n, taps along y, taps along x * 3).
     """
     block = lines.reshape(len(lines), -1, 3)
-    for (x0, y0), k in zip(start, slot, strict=True):
-        patch = patches[k].reshape(patches.shape[1], -1, 3)
+    for (x0, y0), filled in zip(start, patches, strict=True):
+        patch = filled.reshape(len(filled), -1, 3)
         y = np.clip(np.arange(y0, y0 + patch.shape[0]), 0, shape[0] - 1) - top
         x = np.clip(np.arange(x0, x0 + patch.shape[1]), 0, shape[1] - 1) - left
         rows, cols = np.flatnonzero((y >= 0) & (y < len(block))), np.flatnonzero((x >= 0) & (x < block.shape[1]))
@@ -99,15 +98,32 @@ class Border:
         index, last = self._of(block)
         return index[last == block]
 
-    def patches(self, index: NDArray[np.int64], block: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Source px of windows that a block completes.
+    def around(self, block: int, pixels: NDArray[np.uint8]) -> list[Strip]:
+        """What the windows that a block completes are made of.
 
         Parameters
         ----------
-        index
-            Some of `due`.
         block, pixels
             Number of the block and its px, (h, w, 3). The blocks before have been kept, this one not yet.
+
+        Returns
+        -------
+        Parts of blocks before, and the block itself.
+        """
+        top, _, left, right = self.plan.bounds(block)
+        reach = self.plan.cut.taps[0]
+        here = Strip(top=top, left=left, lines=np.ascontiguousarray(pixels).reshape(len(pixels), -1), until=block)
+        return [*(s for s in self.strips if s.left < right + reach and s.right > left - reach), here]
+
+    def patches(self, start: NDArray[np.int64], strips: list[Strip]) -> NDArray[np.uint8]:
+        """Source px of windows.
+
+        Parameters
+        ----------
+        start
+            First tap (x, y) of each, (b, 2).
+        strips
+            From `around`.
 
         Returns
         -------
@@ -118,50 +134,74 @@ class Border:
         except ImportError:  # a node without numba, where a GPU cuts the crops
             paste = paste_plainly  # type: ignore[assignment]
         taps_x, taps_y = self.plan.cut.taps
-        out = np.empty((len(index), taps_y, taps_x * 3), dtype=np.uint8)
-        start, _ = self.plan.windows(index)
-        top, _, left, right = self.plan.bounds(block)
-        here = Strip(top=top, left=left, lines=np.ascontiguousarray(pixels).reshape(len(pixels), -1), until=block)
-        near = [s for s in self.strips if s.left < right + taps_x and s.right > left - taps_x]
-        for strip in (*near, here):
-            paste(strip.lines, strip.top, strip.left, start, np.arange(len(index)), self.plan.shape, out)
+        out = np.empty((len(start), taps_y, taps_x * 3), dtype=np.uint8)
+        for strip in strips:
+            paste(strip.lines, strip.top, strip.left, start, self.plan.shape, out)
         return out
 
-    def cut(self, index: NDArray[np.int64], block: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What the plan's `cut` makes of the same windows, uint8 (b, S, S, 3); parameters as of `patches`."""
-        taps_x, taps_y = self.plan.cut.taps
-        tall = self.patches(index, block, pixels).reshape(-1, taps_x, 3)  # one patch under the other
-        start = np.column_stack([np.zeros(len(index), dtype=np.int64), np.arange(len(index)) * taps_y])
-        _, phase = self.plan.windows(index)
-        return self.plan.cut(tall, start, phase)
+    def cut(self, index: NDArray[np.int64], strips: list[Strip]) -> NDArray[np.uint8]:
+        """Cut windows that a block completes.
 
-    def keep(self, block: int, pixels: NDArray[np.uint8]) -> None:
-        """Keep what later blocks need of a block, and drop what this one was the last to need.
+        Parameters
+        ----------
+        index
+            Some of `due`.
+        strips
+            From `around`.
+
+        Returns
+        -------
+        What the plan's `cut` makes of them, uint8 (b, S, S, 3).
+        """
+        taps_x, taps_y = self.plan.cut.taps
+        start, phase = self.plan.place(self.plan.xy[index])
+        tall = self.patches(start, strips).reshape(-1, taps_x, 3)  # one patch under the other
+        top = np.arange(len(index)) * taps_y
+        return self.plan.cut(tall, np.column_stack([np.zeros_like(top), top]), phase)
+
+    def parts(self, block: int, pixels: NDArray[np.uint8]) -> list[Strip]:
+        """What later blocks need of a block, copied. It may be called on any thread, for any block at any time.
 
         Parameters
         ----------
         block, pixels
             Number of the block and its px, (h, w, 3).
+
+        Returns
+        -------
+        For `keep`.
         """
-        strips = [strip for strip in self.strips if strip.until > block]
         index, last = self._of(block)
+        start, _ = self.plan.place(self.plan.xy[index])
         n_cols = len(self.plan.cols) - 1
         y0, y1, x0, x1 = self.plan.bounds(block)
         taps_x, taps_y = self.plan.cut.taps
         below = last // n_cols > block // n_cols
         beside = (last > block) & ~below  # those need the last columns, those below the last rows
+        strips = []
         for wanted, (top, left) in ((below, (y1 - taps_y + 1, x0)), (beside, (y0, x1 - taps_x + 1))):
             if wanted.any():
-                box = self._hull(index[wanted], (max(top, y0), y1, max(left, x0), x1))
+                box = self._hull(start[wanted], (max(top, y0), y1, max(left, x0), x1))
                 (a, b), (c, d) = (box[0] - y0, box[1] - y0), (box[2] - x0, box[3] - x0)
                 lines = pixels[a:b, c:d].reshape(b - a, -1).copy()
                 strips.append(Strip(top=box[0], left=box[2], lines=lines, until=int(last[wanted].max())))
-        self.strips = strips
+        return strips
 
-    def _hull(self, index: NDArray[np.int64], box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    def keep(self, block: int, parts: list[Strip]) -> None:
+        """Keep what later blocks need of a block, and drop what this one was the last to need.
+
+        Parameters
+        ----------
+        block
+            Number of the block.
+        parts
+            From `parts`.
+        """
+        self.strips = [*(strip for strip in self.strips if strip.until > block), *parts]
+
+    def _hull(self, start: NDArray[np.int64], box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """(y0, y1, x0, x1) of the part of a box that windows need."""
         height, width = self.plan.shape
-        start, _ = self.plan.windows(index)
         beyond = np.array([width, height]) - 1
         low = np.clip(start, 0, beyond).min(axis=0)
         high = np.clip(start + np.array(self.plan.cut.taps) - 1, 0, beyond).max(axis=0) + 1

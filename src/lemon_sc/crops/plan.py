@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lemon_sc.crops.resample import Resampler
-    from lemon_sc.geometry.windows import Windows
 
     Group: TypeAlias = NDArray[np.int32] | range
 
@@ -30,7 +29,7 @@ def grouped(keys: NDArray[np.int32], values: NDArray[np.int32]) -> dict[int, Gro
     Parameters
     ----------
     keys, values
-        Arrays of the same length, the values ascending and each there once per key.
+        Arrays of the same length, keys from 0 on, the values ascending and each there once per key.
 
     Returns
     -------
@@ -38,7 +37,7 @@ def grouped(keys: NDArray[np.int32], values: NDArray[np.int32]) -> dict[int, Gro
     """
     if not len(keys):
         return {}
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys.astype(np.min_scalar_type(keys.max())), kind="stable")  # short numbers are sorted faster
     keys, values = keys[order], values[order]
     first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
     groups = np.split(values, first[1:])
@@ -82,7 +81,7 @@ class BlockPlan:
     xy
         Centres in level-0 px, (n, 2).
     place
-        Gives the windows around centres.
+        Gives the first tap, (n, 2), and the sub-pixel phase, (n, 2), of windows around centres, (x, y).
     cut
         What cuts windows.
     whole
@@ -94,7 +93,7 @@ class BlockPlan:
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
     xy: NDArray[np.float64]
-    place: Callable[[NDArray[np.float64]], Windows]
+    place: Callable[[NDArray[np.float64]], tuple[NDArray[np.int64], NDArray[np.int16]]]
     cut: Resampler
     whole: dict[int, Group]
     parts: dict[int, Group]
@@ -114,16 +113,12 @@ class BlockPlan:
         r, c = divmod(block, len(self.cols) - 1)
         return int(self.rows[r]), int(self.rows[r + 1]), int(self.cols[c]), int(self.cols[c + 1])
 
-    def windows(self, index: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
-        """First tap, (n, 2), and sub-pixel phase, (n, 2), of windows, (x, y)."""
-        windows = self.place(self.xy[index])
-        return windows.start, windows.phase.astype(np.int16)
-
     def inside(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]:
-        """Windows inside a block as they are cut, by band of `BAND_ROWS` rows and column, and their `windows`."""
+        """Windows inside a block as they are cut, by band of `BAND_ROWS` rows and column, and where they lie."""
         index = numbers(self.whole.get(block))
-        start, phase = self.windows(index)
-        order = np.lexsort((start[:, 0], (start[:, 1] - self.bounds(block)[0]) // BAND_ROWS))
+        start, phase = self.place(self.xy[index])
+        y0, _, x0, x1 = self.bounds(block)
+        order = np.argsort((start[:, 1] - y0) // BAND_ROWS * (x1 - x0) + start[:, 0] - x0, kind="stable")
         return index[order], start[order], phase[order]
 
     def crossing(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -154,18 +149,24 @@ def touched(
     window, part
         Of the latter, each pair of a window and a block that it touches.
     """
-    height, width, n_cols = int(rows[-1]), int(cols[-1]), len(cols) - 1
-    end = start + np.array(taps)
-    first = np.clip(start, 0, [width - 1, height - 1])
-    last = np.clip(end - 1, 0, [width - 1, height - 1])
-    r0, r1 = (np.searchsorted(rows, e[:, 1], side="right") - 1 for e in (first, last))
-    c0, c1 = (np.searchsorted(cols, e[:, 0], side="right") - 1 for e in (first, last))
-    in_image = (start >= 0).all(axis=1) & (end <= [width, height]).all(axis=1)
-    block = np.where(in_image & (r0 == r1) & (c0 == c1), r0 * n_cols + c0, -1)
+    c0, c1, in_width = _span(start[:, 0], taps[0], cols)
+    r0, r1, in_height = _span(start[:, 1], taps[1], rows)
+    n_cols = len(cols) - 1
+    block = np.where(in_width & in_height & (r0 == r1) & (c0 == c1), r0 * n_cols + c0, -1)
     crossing = np.flatnonzero(block < 0)
+    r0, r1, c0, c1 = r0[crossing], r1[crossing], c0[crossing], c1[crossing]
     wide = c1 - c0 + 1
-    n_parts = ((r1 - r0 + 1) * wide)[crossing]
-    window = np.repeat(crossing, n_parts)
-    nth = np.arange(len(window)) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts)
-    part = (r0[window] + nth // wide[window]) * n_cols + c0[window] + nth % wide[window]
-    return block, window, part
+    n_parts = (r1 - r0 + 1) * wide
+    nth = np.arange(n_parts.sum()) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts)
+    r0, c0, wide = (np.repeat(v, n_parts) for v in (r0, c0, wide))
+    return block, np.repeat(crossing, n_parts), (r0 + nth // wide) * n_cols + c0 + nth % wide
+
+
+def _span(
+    start: NDArray[np.int64], taps: int, edges: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """The first and the last block of windows along one axis, and whether they lie in the image."""
+    length, end = int(edges[-1]), start + taps
+    of_px = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+    first, last = (of_px[np.clip(px, 0, length - 1)] for px in (start, end - 1))
+    return first, last, (start >= 0) & (end <= length)

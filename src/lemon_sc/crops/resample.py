@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lemon_sc.crops.tables import AxisTable, axis_table
+from lemon_sc._core.memory import recycled
+from lemon_sc.crops.tables import QUAD, AxisTable, axis_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,13 +58,13 @@ class Resampler:
         -------
         uint8 (n, S, S, 3), rounded to nearest.
         """
-        from lemon_sc.crops.kernel import QUAD, cut  # compiled on first use
+        from lemon_sc.crops.kernel import cut  # compiled on first use
 
         n, size, padded = len(start), self.size_px, -(-self.size_px // QUAD) * QUAD
-        out = np.empty((n, padded, padded * 3), dtype=np.uint8)
+        out = recycled((n, padded, padded * 3), np.dtype(np.uint8))
         lines = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
         (first_x, weight_x), (first_y, weight_y) = self.x.pairs, self.y.pairs
-        like_x, like_y = ((0,) * (table.weight.shape[2] // 2) for table in (self.x, self.y))
+        like_x, like_y = ((0,) * (QUAD * table.weight.shape[2] // 2) for table in (self.x, self.y))
         where = start.astype(np.int64), phase.astype(np.int64)
         cut(lines, *where, first_x, weight_x, first_y, weight_y, self.taps, like_x, like_y, out)
         return np.ascontiguousarray(out.reshape(n, padded, padded, 3)[:, :size, :size])

@@ -16,19 +16,18 @@ import numpy as np
 
 from lemon_sc._core.memory import forget_recycled, return_freed
 from lemon_sc._core.threads import in_order_on, thread_pool
-from lemon_sc.crops.border import Border
+from lemon_sc.crops.border import Border, Strip
 from lemon_sc.crops.plan import BlockPlan, grouped, touched
 from lemon_sc.crops.resample import resampler
 from lemon_sc.geometry.windows import plan_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from concurrent.futures import ThreadPoolExecutor
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     Batch = tuple[NDArray[np.int64], NDArray[np.uint8]]
-    Opened = tuple[NDArray[np.uint8], tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]]
+    Opened = tuple[NDArray[np.uint8], tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]], list[Strip]]
 
 TARGET_MPP = 0.25
 """um per crop px, LEMON's (40x)."""
@@ -130,14 +129,13 @@ def plan_blocks(
     -------
     The level to read, and the plan.
     """
-    place = partial(plan_windows, mpp=mpp, downsamples=image.downsamples, size_px=size_px, target_mpp=target_mpp)
-    shared = place(xy[:0])
-    level = image.levels[shared.level]
+    windows = plan_windows(mpp=mpp, downsamples=image.downsamples, size_px=size_px, target_mpp=target_mpp)
+    level = image.levels[windows.level]
     rows, cols = blocks_of(level, block_px)
     block, crossing, parts = np.empty(len(xy), dtype=np.int32), [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for first in range(0, len(xy), PLANNED):
         here = slice(first, first + PLANNED)
-        block[here], window, part = touched(place(xy[here]).start, shared.taps, rows, cols)
+        block[here], window, part = touched(windows.place(xy[here])[0], windows.taps, rows, cols)
         crossing.append((window + first).astype(np.int32))
         parts.append(part.astype(np.int32))
     inside = np.flatnonzero(block >= 0).astype(np.int32)
@@ -145,8 +143,8 @@ def plan_blocks(
         rows=rows,
         cols=cols,
         xy=xy,
-        place=place,
-        cut=resampler(shared),
+        place=windows.place,
+        cut=resampler(windows),
         whole=grouped(block[inside], inside),
         parts=grouped(np.concatenate(parts), np.concatenate(crossing)),
     )
@@ -182,63 +180,67 @@ def reading_order(
     return np.concatenate([part for block in plan.order for part in (plan.inside(block)[0], border.due(block))])
 
 
-def open_block(level: Level, plan: BlockPlan, block: int) -> Opened:
-    """Decode a block, and find the windows inside it meanwhile: nothing is left to do before the first is cut.
+def open_block(level: Level, plan: BlockPlan, border: Border, block: int) -> Opened:
+    """Decode a block, find the windows inside it, and copy what later blocks need of it while it is in the cache.
 
     Parameters
     ----------
     level, plan
         From `plan_blocks`.
+    border
+        Of the same plan.
     block
         Number of the block.
 
     Returns
     -------
-    Its px, uint8 (h, w, 3), and `BlockPlan.inside`, the first taps in px of the block.
+    Its px, uint8 (h, w, 3), `BlockPlan.inside` with the first taps in px of the block, and `Border.parts`.
     """
     index, start, phase = plan.inside(block)
     y0, y1, x0, x1 = plan.bounds(block)
-    return level.read(y0, y1, x0, x1), (index, start - np.array([x0, y0]), phase)
+    pixels = level.read(y0, y1, x0, x1)
+    return pixels, (index, start - np.array([x0, y0]), phase), border.parts(block, pixels)
 
 
-def batches_of(
-    pool: ThreadPoolExecutor, plan: BlockPlan, border: Border, block: int, opened: Opened, workers: int
-) -> Iterator[Batch]:
-    """Cut what lies inside a block, and what it completes, in the order of the windows, on the threads of a pool.
+def cuts(plan: BlockPlan, border: Border, block: int, opened: Opened) -> Iterator[Callable[[], Batch]]:
+    """What is to be cut of a block, in the order of the windows.
 
     Parameters
     ----------
-    pool
-        Threads that cut.
     plan
-        Says which windows lie inside the block.
+        From `plan_blocks`.
     border
-        Has what blocks before hold of the other windows.
-    block
-        Number of the block.
-    opened
-        Its px, and the windows inside it, from `open_block`.
-    workers
-        Batches that are begun ahead.
+        Has kept the blocks before, and keeps this one when all is told.
+    block, opened
+        Number of the block, and what `open_block` gave.
 
     Yields
     ------
-    Positions of the windows, and what the plan's `cut` makes of them.
+    What gives positions of windows, and what the plan's `cut` makes of them. It may be called on any thread.
     """
-    pixels, (index, start, phase) = opened
-    due = border.due(block)
+    pixels, (index, start, phase), parts = opened
     size = max(BATCH_BYTES // (3 * plan.cut.size_px**2), 1)
-
-    def inside(first: int) -> Batch:
+    for first in range(0, len(index), size):
         part = slice(first, first + size)
-        return index[part], plan.cut(pixels, start[part], phase[part])
+        yield partial(_inside, plan, pixels, index[part], start[part], phase[part])
+    due, strips = border.due(block), border.around(block, pixels)
+    for first in range(0, len(due), size):
+        yield partial(_completed, border, strips, due[first : first + size])
+    border.keep(block, parts)
 
-    def completed(first: int) -> Batch:
-        part = due[first : first + size]
-        return part, border.cut(part, block, pixels)
 
-    jobs = [partial(job, k) for job, n in ((inside, len(index)), (completed, len(due))) for k in range(0, n, size)]
-    yield from in_order_on(pool, lambda job: job(), jobs, ahead=workers)
+def _inside(
+    plan: BlockPlan,
+    pixels: NDArray[np.uint8],
+    index: NDArray[np.int64],
+    start: NDArray[np.int64],
+    phase: NDArray[np.int16],
+) -> Batch:
+    return index, plan.cut(pixels, start, phase)
+
+
+def _completed(border: Border, strips: list[Strip], index: NDArray[np.int64]) -> Batch:
+    return index, border.cut(index, strips)
 
 
 def stream_crops(
@@ -293,18 +295,18 @@ def run_plan(level: Level, plan: BlockPlan, *, workers: int) -> Iterator[Batch]:
     ------
     Positions of the windows, and what the plan's `cut` makes of them.
     """
-    border = Border(plan)
+    border, freed = Border(plan), 0
     return_freed()  # what planning took
-    freed = 0
     try:
         with thread_pool(workers) as pool:
-            blocks = in_order_on(pool, partial(open_block, level, plan), plan.order, ahead=workers)
+            blocks = in_order_on(pool, partial(open_block, level, plan, border), plan.order, ahead=workers)
             for block in plan.order:
                 opened = next(blocks)
-                yield from batches_of(pool, plan, border, block, opened, workers)
-                border.keep(block, opened[0])
                 freed += opened[0].nbytes
+                jobs = cuts(plan, border, block, opened)
                 del opened  # before the next block is begun
+                yield from in_order_on(pool, lambda cut: cut(), jobs, ahead=workers)
+                del jobs
                 if freed >= RETURN_BYTES:
                     return_freed()
                     freed = 0

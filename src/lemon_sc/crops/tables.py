@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,9 @@ WEIGHT_BITS = 14
 """Weights are whole multiples of 2^-14, and sum to 1."""
 COLUMN_BITS = 6
 """Between the passes, values are whole multiples of 2^-6 grey levels: with a kernel's overshoot they fit 16 bits."""
+
+QUAD = 4
+"""Px of a crop that are made at once, along each axis."""
 
 
 def cubic(t: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -53,10 +56,17 @@ class AxisTable:
     first: NDArray[np.int32]
     weight: NDArray[np.int16]
 
-    @property
+    @cached_property
     def pairs(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """First pair of taps of each crop pixel, (PHASES, S), and its weights as pairs, (PHASES, S * T / 2)."""
-        return self.first // 2, self.weight.reshape(len(self.weight), -1).view(np.int32)
+        """First pair of taps of each crop pixel, (PHASES, Q), and its weights as pairs, (PHASES, Q * T / 2).
+
+        Q is the crops' side rounded up to `QUAD`, of px that are like the last.
+        """
+        n_phases, size, n = self.weight.shape
+        px = np.minimum(np.arange(-(-size // QUAD) * QUAD), size - 1)
+        return self.first.take(px, axis=1) // 2, self.weight.take(px, axis=1).reshape(n_phases, len(px) * n).view(
+            np.int32
+        )
 
 
 @lru_cache(maxsize=16)

@@ -24,39 +24,58 @@ SUPPORT = 2.0
 """Half width of the bicubic kernel in units of the larger of source and output pixel."""
 
 
-PHASES = 512
+PHASE_BITS = 9
+PHASES = 1 << PHASE_BITS
 """Sub-pixel positions per px."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Windows:
-    """Where n crops take their pixels, at one pyramid level.
+    """What the windows of a run have in common, at one pyramid level.
 
     Attributes
     ----------
     level
         Pyramid level that is read.
+    downsample
+        Level-0 px per px of the level, (x, y).
     size_px
         Side S of the crop.
     scale
         Source px (of the level) per crop px, (x, y).
-    start
-        Int64 (n, 2): first source px (x, y) of each crop's taps. May lie outside the image.
-    phase
-        Int64 (n, 2): the window lies ``phase / PHASES`` px further than `start` says.
     base
-        Centre of crop pixel 0 at phase 0, in source px from `start`, (x, y).
+        Centre of crop pixel 0 at phase 0, in source px from the first tap, (x, y).
     taps
-        Source px per axis that each crop needs, (x, y); the same for all.
+        Source px per axis that each crop needs, (x, y), an odd number.
     """
 
     level: int
+    downsample: tuple[float, float]
     size_px: int
     scale: tuple[float, float]
-    start: NDArray[np.int64]
-    phase: NDArray[np.int64]
     base: tuple[float, float]
     taps: tuple[int, int]
+
+    def place(self, xy: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
+        """Where the windows around centres lie.
+
+        Parameters
+        ----------
+        xy
+            Nucleus centres in level-0 px, finite, (n, 2).
+
+        Returns
+        -------
+        start
+            First source px (x, y) of each window's taps, (n, 2). May lie outside the image.
+        phase
+            The window lies ``phase / PHASES`` px further than `start` says, (n, 2).
+        """
+        fine = np.rint(xy / self.downsample * PHASES).astype(np.int64)
+        phase = (fine & (PHASES - 1)).astype(np.int16)
+        fine >>= PHASE_BITS
+        fine -= (self.taps[0] // 2, self.taps[1] // 2)
+        return fine, phase
 
 
 def check_mpp(mpp: float | Sequence[float], *, name: str = "mpp") -> tuple[float, float]:
@@ -147,19 +166,12 @@ def choose_level(mpp: tuple[float, float], downsamples: Sequence[tuple[float, fl
 
 
 def plan_windows(
-    xy: NDArray[np.float64],
-    *,
-    mpp: tuple[float, float],
-    downsamples: Sequence[tuple[float, float]],
-    size_px: int,
-    target_mpp: float,
+    *, mpp: tuple[float, float], downsamples: Sequence[tuple[float, float]], size_px: int, target_mpp: float
 ) -> Windows:
-    """Plan the crops around `xy` (level-0 px, finite, (n, 2)).
+    """Plan the crops of a run.
 
     Parameters
     ----------
-    xy
-        Nucleus centres in level-0 px.
     mpp
         um per level-0 px, (x, y).
     downsamples
@@ -169,21 +181,19 @@ def plan_windows(
 
     Returns
     -------
-    The level to read, and each crop's window in it.
+    The level to read, and what says where a crop's window lies in it.
     """
     level = choose_level(mpp, downsamples, target_mpp)
     down = np.asarray(downsamples[level], dtype=np.float64)
     scale = target_mpp / (np.asarray(mpp, dtype=np.float64) * down)
-    whole, phase = np.divmod(np.rint(xy / down * PHASES).astype(np.int64), PHASES)
     to_first = (size_px - 1) / 2 * scale
     half = np.ceil(to_first + SUPPORT * np.maximum(scale, 1.0)).astype(np.int64)
     base = half - to_first
     return Windows(
         level=level,
+        downsample=(float(down[0]), float(down[1])),
         size_px=size_px,
         scale=(float(scale[0]), float(scale[1])),
-        start=whole - half,
-        phase=phase,
         base=(float(base[0]), float(base[1])),
         taps=(int(2 * half[0] + 1), int(2 * half[1] + 1)),
     )
