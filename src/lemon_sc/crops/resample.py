@@ -76,7 +76,7 @@ def resampler(windows: Windows) -> Resampler:
     Parameters
     ----------
     windows
-        Sampling windows of the run: their scale and where each begins.
+        What the windows of the run have in common.
 
     Returns
     -------
